@@ -1,0 +1,82 @@
+"""Bad input: one clear sentence, and nothing on the machine is different afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, SCENARIO, run
+
+LOOK = (
+    "sudo sh -c '(find /etc/bedplate /etc/systemd/system /var/lib/bedplate/models /run/bedplate-endpoints -type f "
+    '-printf "%p %s %T@\\n" 2>/dev/null | sort; nft list table inet bedplate 2>/dev/null | grep -v counter;'
+    " systemctl show --property MainPID bedplate-vllm bedplate-gateway) | sha256sum'"
+)
+
+
+def refused(machine, playbook: str, *arguments: str) -> str:
+    """The output of a run that failed and changed nothing."""
+    before = machine.check_output(LOOK)
+    done = run(playbook, *arguments)
+    assert done.returncode != 0, done.stdout
+    assert machine.check_output(LOOK) == before
+    return " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"vllm_max_model_len": "many"}, ["vllm_max_model_len", "many"]),
+        ({"gateway_port": 70000}, ["gateway_port", "70000"]),
+        ({"firewall_operator_networks": ["10.0.0.0/99"]}, ["firewall_operator_networks", "10.0.0.0/99"]),
+        ({"vllm_model": "no-such-model"}, ["no-such-model", "bundle"]),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_value_before_anything_changes(server, variables, words):
+    said = refused(server, "bedplate.llm.site", "-e", json.dumps(variables))
+    for word in words:
+        assert word in said, said[-3000:]
+
+
+def test_a_port_that_is_taken_is_found_with_its_owner_before_anything_changes(server):
+    server.check_output(
+        "sudo systemd-run --unit bedplate-test-squatter --collect python3 -m http.server 9443 --bind 0.0.0.0"
+    )
+    try:
+        said = refused(server, "bedplate.llm.site", "-e", json.dumps({"gateway_port": 9443}))
+    finally:
+        server.run("sudo systemctl stop bedplate-test-squatter")
+    assert "9443" in said
+    assert "python3" in said
+
+
+@pytest.fixture
+def tampered_bundle(tmp_path: Path) -> Path:
+    """The bundle with one byte of the model's weights turned; everything else are links to the original."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(PROJECT / "bundles" / "lab", copy, copy_function=os.symlink)
+    weights = next(copy.glob("model/*/model.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.unlink()
+    weights.write_bytes(content)
+    manifest = copy / "bundle.json"
+    text = manifest.read_text()
+    manifest.unlink()
+    manifest.write_text(text)
+    return copy
+
+
+def test_a_tampered_model_never_gets_its_final_name(client, tampered_bundle):
+    client.check_output("sudo rm -rf /var/lib/bedplate/models")  # a machine that has no model yet
+    said = refused(
+        client,
+        str(SCENARIO / "playbooks" / "tampered.yml"),
+        "-e",
+        json.dumps({"bedplate_bundle_dir": str(tampered_bundle)}),
+    )
+    assert "model.safetensors" in said
+    assert "sha256" in said or "digest" in said

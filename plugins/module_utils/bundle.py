@@ -1,0 +1,194 @@
+# Copyright: the bedplate developers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The bundle: a folder of artefacts with one manifest, bundle.json, of their sha256 digests.
+
+Schema 1 of the manifest:
+    schema: 1; name: of the bundle; inputs: digest of what it was built from; target: {python, architecture}
+    parts: by id, {kind: engine|gateway|model, name, version, digest, path, and for an engine its device}
+    artefacts: [{part, path (relative to the part's path), name, kind, version, sha256, size (bytes), licence, source}]
+A part's digest is the sha256 of the lines "<sha256>  <path>\n" of its artefacts, sorted by path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Iterable, List, Optional, Set
+
+MANIFEST = "bundle.json"
+SCHEMA = 1
+BUILD = "build it with `bedplate bundle build`"
+
+
+class BundleError(ValueError):
+    """The folder is no bundle that can be used; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One file; size in bytes, sha256 in hexadecimal, licence as the artefact itself states it."""
+
+    part: str
+    path: str
+    name: str
+    kind: str
+    version: str
+    sha256: str
+    size: int
+    licence: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a role takes from the bundle as a whole. device: cpu, cuda, or empty where there is no such choice."""
+
+    id: str
+    kind: str
+    name: str
+    version: str
+    digest: str
+    path: str
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    name: str
+    inputs: str
+    target: Dict[str, str]
+    parts: Dict[str, Part]
+    artefacts: List[Artefact]
+
+    def of(self, part: str) -> List[Artefact]:
+        return [artefact for artefact in self.artefacts if artefact.part == part]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """path: relative to the bundle's folder."""
+
+    path: str
+    sentence: str
+
+
+def part_digest(artefacts: Iterable[Artefact]) -> str:
+    digest = hashlib.sha256()
+    for artefact in sorted(artefacts, key=lambda item: item.path):
+        digest.update(f"{artefact.sha256}  {artefact.path}\n".encode("utf-8"))
+    return digest.hexdigest()
+
+
+def file_digest(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        for block in iter(lambda: handle.read(1024 * 1024), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def to_json(bundle: Bundle) -> str:
+    parts = {}
+    for part in bundle.parts.values():
+        described = asdict(part)
+        del described["id"]
+        if not part.device:
+            del described["device"]
+        parts[part.id] = described
+    content = {
+        "schema": SCHEMA,
+        "name": bundle.name,
+        "inputs": bundle.inputs,
+        "target": bundle.target,
+        "parts": parts,
+        "artefacts": [asdict(artefact) for artefact in bundle.artefacts],
+    }
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def _inside(path: str) -> bool:
+    return not posixpath.isabs(path) and posixpath.normpath(path) == path and not path.startswith("..")
+
+
+def from_json(text: str, where: str) -> Bundle:
+    try:
+        content = json.loads(text)
+        if content["schema"] != SCHEMA:
+            raise BundleError(f"{where} has schema {content['schema']!r}, this version reads {SCHEMA}; {BUILD} again.")
+        bundle = Bundle(
+            name=str(content["name"]),
+            inputs=str(content.get("inputs", "")),
+            target={str(key): str(value) for key, value in content["target"].items()},
+            parts={name: Part(id=name, **described) for name, described in content["parts"].items()},
+            artefacts=[Artefact(**described) for described in content["artefacts"]],
+        )
+    except BundleError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BundleError(f"{where} is no manifest of a bundle ({error}); {BUILD} again.") from error
+    for path in [part.path for part in bundle.parts.values()] + [artefact.path for artefact in bundle.artefacts]:
+        if not _inside(path):
+            raise BundleError(f"{where} names {path!r}, which leads out of the bundle; do not use this bundle.")
+    for artefact in bundle.artefacts:
+        if artefact.part not in bundle.parts:
+            raise BundleError(
+                f"{where}: artefact {artefact.path} belongs to part {artefact.part!r}, which is not there."
+            )
+    for part in bundle.parts.values():
+        if part_digest(bundle.of(part.id)) != part.digest:
+            raise BundleError(f"{where}: the digest of part {part.id} is not that of its artefacts; {BUILD} again.")
+    return bundle
+
+
+def load(directory: str) -> Bundle:
+    path = os.path.join(directory, MANIFEST)
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return from_json(handle.read(), path)
+    except FileNotFoundError:
+        raise BundleError(f"there is no bundle at {directory} ({MANIFEST} is missing); {BUILD}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} cannot be read: {error}.") from error
+
+
+def find_part(
+    bundle: Bundle, part: Optional[str] = None, kind: Optional[str] = None, name: Optional[str] = None
+) -> Part:
+    """By id, or by kind and name."""
+    for candidate in bundle.parts.values():
+        if (part is None or candidate.id == part) and (kind is None or candidate.kind == kind):
+            if name is None or candidate.name == name:
+                return candidate
+    wanted = part or f"{kind or 'part'} {name or ''}".strip()
+    there = ", ".join(sorted(bundle.parts)) or "nothing"
+    raise BundleError(f"the bundle {bundle.name!r} has no {wanted!r}, it has {there}; {BUILD} with it.")
+
+
+def verify(directory: str) -> List[Problem]:
+    """Every difference between the folder and its manifest; BundleError when there is no manifest to compare with."""
+    bundle = load(directory)
+    problems: List[Problem] = []
+    expected: Set[str] = {MANIFEST}
+    for artefact in bundle.artefacts:
+        relative = posixpath.join(bundle.parts[artefact.part].path, artefact.path)
+        expected.add(relative)
+        path = os.path.join(directory, relative)
+        if os.path.islink(path):
+            problems.append(Problem(relative, "is a link; a bundle holds files only."))
+        elif not os.path.isfile(path):
+            problems.append(Problem(relative, "is missing."))
+        elif os.path.getsize(path) != artefact.size:
+            problems.append(Problem(relative, f"has {os.path.getsize(path)} bytes, the manifest says {artefact.size}."))
+        else:
+            found = file_digest(path)
+            if found != artefact.sha256:
+                problems.append(Problem(relative, f"has sha256 {found}, the manifest says {artefact.sha256}."))
+    for folder, folders, files in os.walk(directory):
+        for entry in files + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
+            relative = os.path.relpath(os.path.join(folder, entry), directory)
+            if relative not in expected:
+                problems.append(Problem(relative, "is not in the manifest."))
+    return sorted(problems, key=lambda problem: problem.path)

@@ -1,0 +1,234 @@
+# Copyright: the bedplate developers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Bring lab machines into being and out of it again, whichever kind they are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping
+
+from ansible_collections.bedplate.llm.plugins.module_utils import lab_container, lab_vm
+from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import (
+    end_tree,
+    is_alive,
+    kill_cgroup,
+    lock,
+    make_cgroups,
+    name_process,
+    read_json,
+    recorded_machines,
+    remove_tree,
+    run,
+    write,
+)
+from ansible_collections.bedplate.llm.plugins.module_utils.lab_keys import CLIENT_KEY, KNOWN_HOSTS, host_key
+from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import (
+    STATE_ROOT,
+    USER,
+    Lab,
+    LabError,
+    Machine,
+    decide,
+)
+from ansible_collections.bedplate.llm.plugins.module_utils.lab_network import remove_network, restore_forwarding
+from ansible_collections.bedplate.llm.plugins.module_utils.lab_seed import (
+    Identity,
+    resolv_conf,
+    seed_archive,
+    seed_files,
+)
+
+# An emulated processor on a busy machine takes over a minute; a container half a second.
+_PATIENCE = {"container": 60.0, "vm": 420.0}
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the operator reaches the machines."""
+
+    secrets: Path
+    peers: Mapping[str, str]
+
+
+def plan(lab: Lab, machine: Machine) -> str:
+    """create, start or keep; raises LabError when the machine exists with another declaration."""
+    recorded = read_json(lab.machine_state(machine.name) / "machine.json")
+    action: str = decide(recorded, machine, runs(lab, machine.name))
+    return action
+
+
+def runs(lab: Lab, name: str) -> bool:
+    """Whether a machine's supervisor lives.  What it left behind may still answer, but would not survive a reboot."""
+    alive: bool = is_alive(read_json(lab.machine_state(name) / "process.json"))
+    return alive
+
+
+def ensure_running(lab: Lab, machine: Machine, base: Path, access: Access) -> str:
+    """Create or start what is not running and wait until it lets the operator in; returns what plan() said."""
+    with lock(lab.name, shared=True):
+        if read_json(lab.state / "lab.json") is None:
+            raise LabError(f"The lab {lab.name} has no network: run lab_up.yml, which makes it first.")
+        action = plan(lab, machine)
+        if action == "create":
+            _create(lab, machine, base, access)
+        if action != "keep":
+            _start(lab, machine, base)
+    if action != "keep" or not answers(machine.address):
+        _wait(lab, machine, access)
+    return action
+
+
+def remove(lab: Lab, name: str) -> bool:
+    """Remove one machine with all it holds; true when there was one."""
+    with lock(lab.name, shared=True):
+        return remove_locked(lab, name)
+
+
+def remove_locked(lab: Lab, name: str) -> bool:
+    existed: bool = kill_cgroup(lab.cgroup(name))
+    # The first hand on a machine's resources is its record and the last one is, too.
+    run("ip", "link", "delete", lab.tap(name), check=False)
+    state = lab.machine_state(name)
+    existed = existed or state.exists()
+    if state.exists():
+        remove_tree(state)
+    return existed
+
+
+def remove_all(lab: Lab) -> list[str]:
+    """Remove every machine of a lab, also one that no inventory names any more.  The caller holds the locks."""
+    names = sorted(recorded_machines(lab.state))
+    for name in names:
+        remove_locked(lab, name)
+    kill_cgroup(lab.cgroup("").rstrip("/"))
+    return names
+
+
+def _create(lab: Lab, machine: Machine, base: Path, access: Access) -> None:
+    state = lab.machine_state(machine.name)
+    # What an interrupted creation left is not a machine yet: `machine.json` is written when all of it is there.
+    kill_cgroup(lab.cgroup(machine.name))
+    remove_tree(state)
+    state.mkdir(mode=0o700, parents=True)
+    files = seed_files(lab, _identity(machine, access))
+    if machine.kind == "vm":
+        lab_vm.create(machine, state, base, seed_archive(files))
+    else:
+        lab_container.create(state, files)
+    write(state / "machine.json", json.dumps(machine.as_dict(), indent=1), 0o600)
+
+
+def _identity(machine: Machine, access: Access) -> Identity:
+    key = host_key(access.secrets, machine.name)
+    return Identity(
+        machine=machine,
+        machine_id=uuid.uuid4().hex,
+        host_key=key.read_text(),
+        host_key_public=key.with_name(key.name + ".pub").read_text(),
+        authorized_key=(access.secrets / f"{CLIENT_KEY}.pub").read_text(),
+        resolv_conf=_operators_resolvers(),
+        peers=access.peers,
+    )
+
+
+def _operators_resolvers() -> str:
+    # systemd-resolved's stub listens on loopback; the resolvers behind it are in its own file.
+    for path in (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf")):
+        if path.exists():
+            text: str = resolv_conf(path.read_text())
+            return text
+    return ""
+
+
+def _start(lab: Lab, machine: Machine, base: Path) -> None:
+    state = lab.machine_state(machine.name)
+    kill_cgroup(lab.cgroup(machine.name))  # what a supervisor that died left running
+    cgroups = make_cgroups(lab.cgroup(machine.name))
+    if machine.kind == "vm":
+        lab_vm.make_tap(lab, machine)
+        accelerator = lab_vm.accelerator(lab.state, base)
+        argv = lab_vm.start_argv(lab, machine, state, base, cgroups, accelerator)
+    else:
+        argv = lab_container.start_argv(lab, machine, state, base, cgroups)
+    with (state / "console.log").open("a") as console:
+        supervisor = subprocess.Popen(  # outlives this module on purpose: its cgroup is the handle to end it by
+            argv,
+            env=lab_container.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            start_new_session=True,
+        )
+    write(state / "process.json", json.dumps(name_process(supervisor.pid)), 0o600)
+
+
+def answers(address: str, timeout: float = 2.0) -> bool:
+    """Whether an ssh server greets: an open port alone may be somebody in between."""
+    try:
+        with socket.create_connection((address, 22), timeout=timeout) as connection:
+            connection.settimeout(timeout)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def ssh_argv(machine: Machine, access: Access) -> list[str]:
+    return [
+        *("ssh", "-F", "/dev/null", "-i", str(access.secrets / CLIENT_KEY), "-o", "IdentitiesOnly=yes"),
+        *("-o", f"UserKnownHostsFile={access.secrets / KNOWN_HOSTS}", "-o", "GlobalKnownHostsFile=/dev/null"),
+        *("-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"),
+        f"{USER}@{machine.address}",
+    ]
+
+
+def _wait(lab: Lab, machine: Machine, access: Access) -> None:
+    """Wait until the operator can log in and the boot is complete; systemd refuses users while it still boots."""
+    console = lab.machine_state(machine.name) / "console.log"
+    deadline = time.monotonic() + _PATIENCE[machine.kind]
+    said = "no ssh server answers"
+    while time.monotonic() < deadline:
+        if not runs(lab, machine.name):
+            raise LabError(f"{machine.name} has ended while it booted: {_tail(console)}")
+        if answers(machine.address):
+            done = subprocess.run(
+                [*ssh_argv(machine, access), "systemctl", "is-system-running", "--wait"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode != 255:  # ssh's own failure; a degraded system is a system
+                return
+            said = " ".join(done.stderr.split())
+        time.sleep(0.05 if machine.kind == "container" else 0.5)
+    raise LabError(
+        f"{machine.name} let nobody in within {_PATIENCE[machine.kind]:.0f} s ({said}); its console ends with: "
+        f"{_tail(console)}"
+    )
+
+
+def _tail(console: Path) -> str:
+    text = console.read_text(errors="replace") if console.exists() else ""
+    return " | ".join(line.strip() for line in text.splitlines()[-8:] if line.strip()) or f"nothing, see {console}"
+
+
+def take_down(lab: Lab, session: int | None) -> bool:
+    """End the playbook that is raising the lab, then remove all of it; true when there was anything."""
+    if session is not None:
+        end_tree(session)
+    with lock("host"), lock(lab.name):
+        existed: bool = lab.state.exists()
+        remove_all(lab)
+        existed = remove_network(lab) or existed
+        remove_tree(lab.state)
+        restore_forwarding()
+        with contextlib.suppress(OSError):  # another lab's records are in it, or it was never made
+            STATE_ROOT.rmdir()
+    return existed

@@ -1,0 +1,317 @@
+#!/usr/bin/python
+# Copyright: the bedplate developers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: vllm_info
+short_description: Prove that the engine of a host serves as configured
+version_added: 0.1.0
+author: The bedplate developers (@bedplate)
+description:
+  - Looks at the engine's unit, process, socket and network, asks the engine for its models and for one token, and
+    compares what it finds with what the inventory says.
+  - A check that does not hold is a result and not a failure of the module.
+options:
+  unit:
+    description: Name of the unit.
+    type: str
+    default: bedplate-vllm.service
+  socket:
+    description: The engine's socket.
+    type: path
+    required: true
+  endpoint_file:
+    description: The file that announces the engine to the gateway.
+    type: path
+    required: true
+  engine:
+    description: Directory of the engine.
+    type: path
+    required: true
+  release:
+    description: Digest of the wanted unit.
+    type: str
+    required: true
+  arguments:
+    description: The engine's wanted command line, executable first.
+    type: list
+    elements: str
+    required: true
+  environment:
+    description: The engine's wanted environment variables.
+    type: dict
+    required: true
+  served_model_name:
+    description: The name under which the model is to be listed.
+    type: str
+    required: true
+  device:
+    description: The device on which the engine runs; it decides on the version floor.
+    type: str
+    choices: [cpu, cuda]
+    required: true
+  user:
+    description: The engine's user, whose group of the same name owns the socket.
+    type: str
+    required: true
+  private_network:
+    description: Whether the engine is to see no network but its own loopback.
+    type: bool
+    default: true
+  version_floor:
+    description: A floor above the one of the collection.
+    type: str
+    default: ''
+  recorded_flags:
+    description: The flags that the collection has recorded for this engine; left out, they are not compared.
+    type: dict
+  timeout:
+    description: How long the engine may take for each answer, in seconds.
+    type: int
+    default: 30
+attributes:
+  check_mode:
+    description: Works the same in check mode.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+  platform:
+    description: Linux hosts with systemd.
+    support: full
+    platforms: posix
+"""
+
+EXAMPLES = r"""
+- name: Prove the engine
+  bedplate.llm.vllm_info:
+    socket: /run/bedplate-vllm/api.sock
+    endpoint_file: /run/bedplate-endpoints/vllm.yaml
+    engine: /var/lib/bedplate/engines/0.32.0-1b4f0e985197
+    release: 5f70bf18a086
+    arguments: [/var/lib/bedplate/engines/0.32.0-1b4f0e985197/bin/vllm, serve, /var/lib/bedplate/models/r1/0a1b2c3d4e5f]
+    environment: {HF_HUB_OFFLINE: '1'}
+    served_model_name: r1
+    device: cpu
+    user: bedplate-vllm
+  register: __vllm_verify
+"""
+
+RETURN = r"""
+checks:
+  description: What holds and what does not.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: Name of the check.
+      type: str
+      sample: vllm.model-listed
+    ok:
+      description: Whether it holds.
+      type: bool
+    reason:
+      description: What was found.
+      type: str
+    remedy:
+      description: What to do when it does not hold.
+      type: str
+"""
+
+import grp
+import http.client
+import json
+import os
+import pwd
+import socket
+import stat
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
+from ansible_collections.bedplate.llm.plugins.module_utils.vllm_health import (
+    Expected,
+    Observed,
+    evaluate,
+    parse_exposure,
+    parse_interfaces,
+    parse_listeners,
+)
+from ansible_collections.bedplate.llm.plugins.module_utils.vllm_install import FLAGS
+from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import parse_show
+
+C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
+PROPERTIES = "ActiveState,UnitFileState,NeedDaemonReload,MainPID"
+
+
+class Api(http.client.HTTPConnection):
+    """The engine's API over its socket."""
+
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def ask(given, method, path, body=None):
+    """The engine's answer; OSError or ValueError with the reason when it gives none that can be used."""
+    connection = Api(given["socket"], given["timeout"])
+    try:
+        data = None if body is None else json.dumps(body)
+        connection.request(method, path, data, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        text = response.read().decode("utf-8", "replace")
+    except http.client.HTTPException as error:
+        raise OSError(f"{path} breaks off: {error!r}") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise OSError(f"{path} answers {response.status}: {text[:200]}")
+    return json.loads(text)
+
+
+def observe_unit(module):
+    shown = parse_show(
+        module.run_command(
+            ["systemctl", "show", module.params["unit"], "-p", PROPERTIES], check_rc=True, environ_update=C_LOCALE
+        )[1]
+    )
+    return {
+        "active_state": shown.get("ActiveState", ""),
+        "unit_file_state": shown.get("UnitFileState", ""),
+        "needs_reload": shown.get("NeedDaemonReload") == "yes",
+        "main_pid": int(shown.get("MainPID") or 0),
+    }
+
+
+def observe_process(pid, user):
+    """Arguments, environment and network of the engine's main process, seen from its own network namespace."""
+
+    def read(name):
+        with open(f"/proc/{pid}/{name}", "rb") as handle:
+            return handle.read().decode("utf-8", "replace")
+
+    if not pid:
+        raise OSError("the unit has no main process")
+    variables = dict(item.split("=", 1) for item in read("environ").split("\0") if "=" in item)
+    user_id = pwd.getpwnam(user).pw_uid
+    return {
+        "arguments": tuple(read("cmdline").rstrip("\0").split("\0")),
+        "environment": variables,
+        "running_release": variables.get("BEDPLATE_RELEASE", ""),
+        "interfaces": tuple(parse_interfaces(read("net/dev"))),
+        "listeners": tuple(parse_listeners(read("net/tcp"), user_id) + parse_listeners(read("net/tcp6"), user_id)),
+    }
+
+
+def observe_socket(path):
+    status, parent = os.stat(path), os.stat(os.path.dirname(path))
+    owner, group = pwd.getpwuid(status.st_uid).pw_name, grp.getgrgid(status.st_gid).gr_name
+    return {
+        "socket_mode": stat.S_IMODE(status.st_mode),
+        "socket_owner": f"{owner}:{group}",
+        "directory_mode": stat.S_IMODE(parent.st_mode),
+    }
+
+
+def observe_api(given):
+    models = ask(given, "GET", "/v1/models").get("data", [])
+    return {
+        "models": tuple(str(model.get("id")) for model in models),
+        "version": str(ask(given, "GET", "/version").get("version", "")),
+    }
+
+
+def observe_token(given):
+    request = {"model": given["served_model_name"], "prompt": "Hello", "max_tokens": 1}
+    usage = ask(given, "POST", "/v1/completions", request).get("usage") or {}
+    return {"generated_tokens": int(usage.get("completion_tokens") or 0)}
+
+
+def observe_endpoint(given):
+    with open(given["endpoint_file"], encoding="utf-8") as handle:
+        announced = handle.read()
+    json.loads(announced)
+    return {"endpoint_published": json.dumps(given["socket"]) in announced}
+
+
+def observe_exposure(module):
+    # --no-pager and a plain table: the JSON form needs systemd 250 and lacks the overall score.
+    code, out, err = module.run_command(
+        ["systemd-analyze", "security", "--no-pager", module.params["unit"]], environ_update=C_LOCALE
+    )
+    if code and not out:
+        raise OSError(err.strip()[-200:])
+    return {"exposure": parse_exposure(out)}
+
+
+def observe_flags(engine):
+    with open(f"{engine}/{FLAGS}", encoding="utf-8") as handle:
+        return {"installed_flags": json.load(handle)["flags"]}
+
+
+def observe(module):
+    given = module.params
+    found, errors = observe_unit(module), {}
+    # Each of these can fail alone; what it would have seen then stays unknown, and the reason goes into the check.
+    for topic, look in (
+        ("process", lambda: observe_process(found["main_pid"], given["user"])),
+        ("socket", lambda: observe_socket(given["socket"])),
+        ("api", lambda: observe_api(given)),
+        ("generate", lambda: observe_token(given)),
+        ("endpoint", lambda: observe_endpoint(given)),
+        ("exposure", lambda: observe_exposure(module)),
+        ("flags", lambda: observe_flags(given["engine"])),
+    ):
+        try:
+            found.update(look())
+        except (OSError, ValueError, KeyError) as error:
+            errors[topic] = str(error)
+    return Observed(errors=errors, **found)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "unit": {"type": "str", "default": "bedplate-vllm.service"},
+            "socket": {"type": "path", "required": True},
+            "endpoint_file": {"type": "path", "required": True},
+            "engine": {"type": "path", "required": True},
+            "release": {"type": "str", "required": True},
+            "arguments": {"type": "list", "elements": "str", "required": True},
+            "environment": {"type": "dict", "required": True},
+            "served_model_name": {"type": "str", "required": True},
+            "device": {"type": "str", "choices": ["cpu", "cuda"], "required": True},
+            "user": {"type": "str", "required": True},
+            "private_network": {"type": "bool", "default": True},
+            "version_floor": {"type": "str", "default": ""},
+            "recorded_flags": {"type": "dict"},
+            "timeout": {"type": "int", "default": 30},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    wanted = Expected(
+        release=given["release"],
+        arguments=tuple(given["arguments"]),
+        environment={name: str(value) for name, value in given["environment"].items()},
+        served_model_name=given["served_model_name"],
+        device=given["device"],
+        user=given["user"],
+        group=given["user"],
+        private_network=given["private_network"],
+        version_floor=given["version_floor"],
+        recorded_flags=given["recorded_flags"],
+    )
+    module.exit_json(changed=False, checks=as_dicts(evaluate(observe(module), wanted)))
+
+
+if __name__ == "__main__":
+    main()

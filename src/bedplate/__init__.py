@@ -1,0 +1,1 @@
+"""The `bedplate` command: a small front end of the Ansible collection bedplate.llm."""

@@ -1,0 +1,1 @@
+"""Making bundles on a connected machine, so that hosts need no connection."""

@@ -1,0 +1,75 @@
+"""`bedplate bundle build|verify|show`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from ansible_collections.bedplate.llm.plugins.module_utils import bundle as manifests
+
+from bedplate.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, help="Make and check bundles: what hosts are fed from.")
+
+Folder = Annotated[Path, typer.Argument(help="The bundle's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def _load(folder: Path) -> manifests.Bundle:
+    try:
+        return manifests.load(str(folder))
+    except manifests.BundleError as error:
+        raise UserError(str(error)) from error
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(help="Name of the bundle.")] = "lab",
+    directory: Annotated[Path | None, typer.Option("--dir", help="Where; default bundles/NAME.")] = None,
+    model: Annotated[list[Path] | None, typer.Option(help="Folder of a model to add; may be repeated.")] = None,
+    python: Annotated[str | None, typer.Option(help="The hosts' Python, such as 3.11; default this machine's.")] = None,
+    device: Annotated[str, typer.Option(help="What the engine computes on.")] = "cpu",
+) -> None:
+    """Download by digest and put everything a site's hosts need into one folder."""
+    from bedplate.bundles.build import build as make
+
+    make(
+        name, directory or Path("bundles") / name, models=model or [], python=python, device=device, progress=typer.echo
+    )
+
+
+@app.command()
+def verify(folder: Folder, as_json: AsJson = False) -> None:
+    """Compare every file with the manifest: exit 0 when all agree, 1 when not."""
+    try:
+        problems = manifests.verify(str(folder))
+    except manifests.BundleError as error:
+        raise UserError(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps({"ok": not problems, "problems": [asdict(problem) for problem in problems]}))
+    else:
+        for problem in problems:
+            typer.echo(f"{problem.path} {problem.sentence}")
+        typer.echo(f"{len(problems)} problems" if problems else f"{folder} is what its manifest says")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(folder: Folder, as_json: AsJson = False) -> None:
+    """What is in the bundle: parts, versions, sizes, licences."""
+    loaded = _load(folder)
+    if as_json:
+        typer.echo(manifests.to_json(loaded), nl=False)
+        return
+    typer.echo(f"bundle {loaded.name} for Python {loaded.target['python']} on {loaded.target['architecture']}")
+    for part in loaded.parts.values():
+        artefacts = loaded.of(part.id)
+        size = sum(artefact.size for artefact in artefacts)
+        typer.echo(
+            f"  {part.id}: {part.name} {part.version} {part.device}".rstrip()
+            + f", {len(artefacts)} files, {size / 1e6:.1f} MB, digest {part.digest[:12]}"
+        )

@@ -1,0 +1,1 @@
+"""The commands, one file each: argument parsing and rendering around the modules above."""
