@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Controller half of `bedplate.llm.nft_table`: applies, opens a new connection, and confirms over it.
 
 Established connections pass the new rules by connection tracking, so only a connection that was opened under the new

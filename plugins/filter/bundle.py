@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """A model of a bundle in the shapes that the model_store role hands to its module and to bundle_push."""
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.bedplate.llm.plugins.module_utils.bundle import BundleError, find_part, load
 from ansible_collections.bedplate.llm.plugins.module_utils.model_policy import name_problems
 
-INCOMING = "/var/lib/bedplate/incoming"
-
 
 def bundle_model(name: str, directory: str) -> dict[str, Any]:
     try:
@@ -23,12 +22,9 @@ def bundle_model(name: str, directory: str) -> dict[str, Any]:
         raise AnsibleFilterError(str(error)) from error
     files = [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in bundle.of(part.id)]
     declared = {"name": part.name, "digest": part.digest, "artefacts": files}
-    incoming = f"{INCOMING}/model-{part.name}-{part.digest[:12]}"
     return {
         "declared": declared,
-        "arriving": {**declared, "incoming": incoming},
         "path": str(Path(directory).resolve() / part.path),
-        "incoming": incoming,
         "refused": name_problems(file["path"] for file in files),
     }
 

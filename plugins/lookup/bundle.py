@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _raw:
   description:
-    - A dictionary with the keys C(name), C(version), C(device), C(digest), C(digest12) (its first 12 characters), C(path) (absolute),
-      C(target) and C(artefacts), a list of C(path), C(sha256) and C(size).
+    - A dictionary with the keys C(name), C(version), C(device), C(digest), C(digest12) (its first 12 characters),
+      C(path) (absolute), C(target) and C(artefacts), a list of C(path), C(sha256) and C(size).
   type: list
   elements: dict
 """

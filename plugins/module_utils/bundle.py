@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The bundle: a folder of artefacts with one manifest, bundle.json, of their sha256 digests.
 
 Schema 1 of the manifest:
@@ -16,7 +17,7 @@ import json
 import os
 import posixpath
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterable, List, Optional, Set
+from typing import Dict, Iterable, List, Optional, Set
 
 MANIFEST = "bundle.json"
 SCHEMA = 1
@@ -78,7 +79,7 @@ class Problem:
 def part_digest(artefacts: Iterable[Artefact]) -> str:
     digest = hashlib.sha256()
     for artefact in sorted(artefacts, key=lambda item: item.path):
-        digest.update(f"{artefact.sha256}  {artefact.path}\n".encode("utf-8"))
+        digest.update(f"{artefact.sha256}  {artefact.path}\n".encode())
     return digest.hexdigest()
 
 
@@ -159,12 +160,12 @@ def find_part(
 ) -> Part:
     """By id, or by kind and name."""
     for candidate in bundle.parts.values():
-        if (part is None or candidate.id == part) and (kind is None or candidate.kind == kind):
-            if name is None or candidate.name == name:
-                return candidate
-    wanted = part or f"{kind or 'part'} {name or ''}".strip()
+        asked = ((part, candidate.id), (kind, candidate.kind), (name, candidate.name))
+        if all(wanted is None or wanted == found for wanted, found in asked):
+            return candidate
+    missing = part or f"{kind or 'part'} {name or ''}".strip()
     there = ", ".join(sorted(bundle.parts)) or "nothing"
-    raise BundleError(f"the bundle {bundle.name!r} has no {wanted!r}, it has {there}; {BUILD} with it.")
+    raise BundleError(f"the bundle {bundle.name!r} has no {missing!r}, it has {there}; {BUILD} with it.")
 
 
 def verify(directory: str) -> List[Problem]:

@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The check: one machine-checkable statement about a host or the service, with a reason and a remedy.
 
 A verify report is a list of checks.  Modules build them with `Check`, hand them out with `as_dicts`, and whoever reads

@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """What a gateway is: the one typed model from which every Envoy document is rendered.
 
 `parse` turns the role's variables into it and refuses, in one sentence, what Envoy would refuse later or, worse,

@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The site's own certificate authority: its certificate, and the certificates that it signs for hosts.
 
 Runs on the operator's machine only, where the key is; needs the cryptography package there.

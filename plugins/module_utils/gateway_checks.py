@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """What has to hold for a gateway as a client sees it, asked over the network."""
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def tls_checks(target: Target, expected: Expectation, connection: Connection, no
     """Opens the connection that the checks after these use."""
     where = f"{target.address}:{target.port}"
     try:
-        connection.connect()
+        secured = connection.handshake()
     except ssl.SSLCertVerificationError as error:
         remedy = (
             "Roll the gateway role out again, which renews the certificate; check gateway_server_names and the clock."
@@ -80,10 +81,9 @@ def tls_checks(target: Target, expected: Expectation, connection: Connection, no
             "See that bedplate-gateway.service runs and that gateway_client_networks holds this machine's network.",
         )
         return
-    assert isinstance(connection.sock, ssl.SSLSocket)
-    certificate = connection.sock.getpeercert() or {}
+    certificate = secured.getpeercert() or {}
     days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - now) / 86400
-    yield check("reachable", True, f"{where} answers with {connection.sock.version()}.")
+    yield check("reachable", True, f"{where} answers with {secured.version()}.")
     yield check(
         "certificate-verifies", True, f"The certificate is for {target.server_name} and of the trusted authority."
     )

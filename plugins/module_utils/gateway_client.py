@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """An HTTPS client that connects to one address and speaks to one name, as the gateway's probe needs it."""
 
 from __future__ import annotations
@@ -55,12 +56,18 @@ class Connection(http.client.HTTPSConnection):
         self.tls = context
 
     def connect(self) -> None:
+        self.handshake()
+
+    def handshake(self) -> ssl.SSLSocket:
+        """Connect, and return the socket for a look at its certificate."""
         plain = socket.create_connection((self.target.address, self.target.port), self.timeout)
         try:
-            self.sock = self.tls.wrap_socket(plain, server_hostname=self.target.server_name)
+            secured = self.tls.wrap_socket(plain, server_hostname=self.target.server_name)
         except BaseException:
             plain.close()
             raise
+        self.sock = secured
+        return secured
 
 
 def send(connection: Connection, method: str, path: str, token: str = "", body: Any = None) -> http.client.HTTPResponse:

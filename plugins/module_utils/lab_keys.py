@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The keys of a lab: the operator's own, one host key for each machine, and the file that pins them.
 
 Host keys are made here, on the operator's side, so that the first connection to a machine is checked already.  They

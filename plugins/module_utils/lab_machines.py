@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Bring lab machines into being and out of it again, whichever kind they are."""
 
 from __future__ import annotations
@@ -93,13 +94,19 @@ def remove(lab: Lab, name: str) -> bool:
 
 def remove_locked(lab: Lab, name: str) -> bool:
     existed: bool = kill_cgroup(lab.cgroup(name))
-    # The first hand on a machine's resources is its record and the last one is, too.
-    run("ip", "link", "delete", lab.tap(name), check=False)
+    _remove_interfaces(lab, name)
+    # The record was there before anything else of the machine, and goes after everything else.
     state = lab.machine_state(name)
     existed = existed or state.exists()
     if state.exists():
         remove_tree(state)
     return existed
+
+
+def _remove_interfaces(lab: Lab, name: str) -> None:
+    """At once: the kernel takes its time with the interface of a container that was killed, and its name is needed."""
+    for interface in (lab.tap(name), lab.container_interface(name)):
+        run("ip", "link", "delete", interface, check=False)
 
 
 def remove_all(lab: Lab) -> list[str]:
@@ -150,6 +157,7 @@ def _operators_resolvers() -> str:
 def _start(lab: Lab, machine: Machine, base: Path) -> None:
     state = lab.machine_state(machine.name)
     kill_cgroup(lab.cgroup(machine.name))  # what a supervisor that died left running
+    _remove_interfaces(lab, machine.name)
     cgroups = make_cgroups(lab.cgroup(machine.name))
     if machine.kind == "vm":
         lab_vm.make_tap(lab, machine)

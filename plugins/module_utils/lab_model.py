@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """What a lab is: its networks, its machines, the names of everything it makes on the operator's machine, and the
 decision what to do with a machine.  Nothing here looks at or changes the machine it runs on."""
 
@@ -69,6 +70,10 @@ class Lab:
     def tap(self, machine: str) -> str:
         """Name of a virtual machine's interface on the bridge: short and the same every time."""
         return "bpt" + hashlib.sha256(f"{self.name}/{machine}".encode()).hexdigest()[:10]
+
+    def container_interface(self, machine: str) -> str:
+        """What systemd-nspawn calls a container's interface on the bridge; an alternative name when it is long."""
+        return f"vb-{self.name}-{machine}"
 
     def mac(self, machine: str) -> str:
         """A locally administered hardware address, the same every time, so that neighbour caches stay valid."""

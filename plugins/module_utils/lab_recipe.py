@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The base image of a lab: which packages from which sources, the digest that names it in the cache, and the few files
 that turn a minimal system into a host that an operator reaches over ssh.  Pure: the building is lab_build's."""
 

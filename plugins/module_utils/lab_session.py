@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Who is changing a lab right now.  `up` records its playbook's process; a `down` ends that process before it cleans,
 and a second `up` is refused.  A process is named by boot, number and start, so that no stranger is ever ended."""
 

@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Start a lab machine that is a virtual machine: QEMU with the base image's kernel, extra disks and a software TPM."""
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import Lab,
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_seed import initramfs
 
 QEMU = "qemu-system-x86_64"
-_PROBE_SECONDS = 10.0
+_PROBE_SECONDS = 6.0
 
 # swtpm ends by itself when QEMU closes the connection; a reboot inside the machine ends neither.
 SUPERVISOR = """\

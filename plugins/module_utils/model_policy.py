@@ -1,9 +1,10 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """What may be in a model's folder: data that is only read, nothing that is ever executed.
 
-Pickles run code when they are loaded, `auto_map` makes the engine import Python from the folder, and a link can lead to a
-file that nobody checked.  Refusing them here holds whatever the engine's own flags say.
+Pickles run code when they are loaded, `auto_map` makes the engine import Python from the folder, and a link can lead
+to a file that nobody checked.  Refusing them here holds whatever the engine's own flags say.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ def name_problem(path: str) -> Optional[str]:
 
 
 def name_problems(paths: Iterable[str]) -> List[str]:
-    found = [problem for path in paths for problem in [name_problem(path)] if problem]
-    return found
+    return [problem for problem in map(name_problem, paths) if problem]
 
 
 def _has_auto_map(value: Any) -> bool:
@@ -57,7 +57,7 @@ def _file_problem(path: str, relative: str) -> Optional[str]:
         try:
             with open(path, encoding="utf-8") as handle:
                 content = json.load(handle)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return f"{relative} is refused: it is not JSON ({error})."
         if _has_auto_map(content):
             return f"{relative} is refused: auto_map makes the engine run Python code of the model."

@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The doing half of `nft_table` and `nft_table_info`: runs nft and systemctl, reads and writes their files.
 
 The runner is handed in, so that this file needs no Ansible.
@@ -221,4 +222,7 @@ class Host:
             write(CANDIDATE, nft_state.rollback_script(None), 0o600)
             self.must([self.nft, "-f", CANDIDATE], "nft could not remove the table")
         remove(nft_state.FILE, UNIT_PATH, CANDIDATE, ROLLED_BACK)
+        for directory in (os.path.dirname(nft_state.FILE), RUN_DIR):
+            with contextlib.suppress(OSError):  # Missing, or somebody put something there: not ours to remove.
+                os.rmdir(directory)
         self.must([self.systemctl, "daemon-reload"], "systemd does not reload its units")

@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """What stands on a host, what that means, and which checks hold: the decision half of `nft_table`."""
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def boot_unit(nft: str) -> str:
     """The unit that loads the table before any network is up.
 
     nftables.service of the distributions flushes every table when it stops or reloads: ours is ordered after it, and is
-    stopped, restarted and reloaded together with it, so that the table comes back at once.
+    started, stopped, restarted and reloaded together with it, so that the table comes back at once.
     """
     return f"""\
 # Written by the role bedplate.llm.firewall; changes made here are overwritten.
@@ -52,7 +53,7 @@ ExecStart={nft} -f {FILE}
 ExecReload={nft} -f {FILE}
 
 [Install]
-WantedBy=sysinit.target
+WantedBy=sysinit.target nftables.service
 """
 
 

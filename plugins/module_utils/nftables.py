@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """From what the inventory and the roles declare to the text of one nftables table.
 
 `parse_policy` turns untrusted variables into a `Policy` or raises `RulesetError` with one sentence; `render` turns a
@@ -174,7 +175,7 @@ def parse_policy(raw: Mapping[str, Any]) -> Policy:
     operator_networks = parse_networks("firewall_operator_networks", raw.get("operator_networks", []))
     if not operator_networks:
         raise RulesetError(
-            "firewall_operator_networks: is empty, so nobody could reach the host by ssh any more;"
+            "firewall_operator_networks is empty, so nobody could reach the host by ssh any more;"
             " list the networks that the operators connect from."
         )
     ssh_port, ssh_last = parse_ports("firewall_ssh_port", raw.get("ssh_port", 22))

@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Whether a host can carry what the site asks for: facts on one side, demands on the other, checks as the answer.
 
 Pure: `preflight_info` collects the facts, everything here only reads and compares.

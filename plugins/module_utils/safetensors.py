@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The head of a safetensors file, checked before anybody maps the rest into memory.
 
 Format: 8 bytes little-endian length of the header, the header as JSON, then the tensors' bytes without gap or overlap.
@@ -24,6 +25,21 @@ class SafetensorsError(ValueError):
     """The file is not sound; the message is one sentence without the file's name."""
 
 
+def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    """Two readers that disagree on which of two equal keys counts would see two different files."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise SafetensorsError("its header names a key twice.")
+    return found
+
+
+def _natural(value: Any) -> int:
+    """Python's int() also takes text, fractions and booleans, and two negative lengths multiply to a positive one."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no natural number")
+    return value
+
+
 def read_header(handle: BinaryIO, size: int) -> Tuple[Dict[str, Any], int]:
     """The tensors by name and the offset of their bytes; size is that of the whole file in bytes."""
     start = handle.read(8)
@@ -33,8 +49,10 @@ def read_header(handle: BinaryIO, size: int) -> Tuple[Dict[str, Any], int]:
     if length > LARGEST_HEADER or 8 + length > size:
         raise SafetensorsError(f"its header claims {length} bytes, the file has {size}.")
     try:
-        header = json.loads(handle.read(length).decode("utf-8"))
-    except (UnicodeDecodeError, ValueError) as error:
+        header = json.loads(handle.read(length).decode("utf-8"), object_pairs_hook=_once)
+    except SafetensorsError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise SafetensorsError(f"its header is not JSON ({error}).") from error
     if not isinstance(header, dict):
         raise SafetensorsError("its header is not a JSON object.")
@@ -48,13 +66,13 @@ def check(handle: BinaryIO, size: int) -> None:
     spans: List[Tuple[int, int, str]] = []
     for name, tensor in tensors.items():
         try:
-            begin, end = (int(offset) for offset in tensor["data_offsets"])
+            begin, end = (_natural(offset) for offset in tensor["data_offsets"])
             bits = BITS[tensor["dtype"]]
             for length in tensor["shape"]:
-                bits *= int(length)
+                bits *= _natural(length)
         except (KeyError, TypeError, ValueError) as error:
             raise SafetensorsError(f"tensor {name!r} is not described as the format asks ({error!r}).") from error
-        if begin < 0 or (end - begin) * 8 != bits:
+        if (end - begin) * 8 != bits:
             raise SafetensorsError(
                 f"tensor {name!r} has {end - begin} bytes where its shape and type take {bits / 8:g}."
             )

@@ -1,9 +1,10 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The lab's model: a few megabytes in the shape of the R1 distils, the same bytes on every machine.
 
-Qwen2ForCausalLM with grouped-query attention, untied embeddings and a byte-level BPE tokenizer whose merges are learned from a
-text of this repository.  Its weights are noise, so its answers are; the engine that loads it is real.
+Qwen2ForCausalLM with grouped-query attention, untied embeddings and a byte-level BPE tokenizer whose merges are learned
+from a text of this repository.  Its weights are noise, so its answers are; the engine that loads it is real.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def learn_merges(text: str, count: int) -> List[Tuple[str, str]]:
     while len(merges) < count:
         pairs: Dict[Tuple[str, str], int] = {}
         for symbols, times in words.items():
-            for pair in zip(symbols, symbols[1:]):
+            for position in range(len(symbols) - 1):
+                pair = (symbols[position], symbols[position + 1])
                 pairs[pair] = pairs.get(pair, 0) + times
         if not pairs:
             break
@@ -119,7 +121,7 @@ def tensor_bytes(name: str, shape: Tuple[int, ...]) -> bytes:
     else:
         # The output layer is louder than the others: otherwise all tokens are as likely as each other.
         table = _noise_table(0.5 if name == "lm_head.weight" else 0.08)
-        stream = hashlib.shake_256(f"{SEED} {name}".encode("utf-8")).digest(count)
+        stream = hashlib.shake_256(f"{SEED} {name}".encode()).digest(count)
         values = array("H", [table[value] for value in stream])
     if struct.pack("=H", 1) != struct.pack("<H", 1):
         values.byteswap()

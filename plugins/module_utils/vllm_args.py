@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The engine's command line: rendered from typed settings, and checked by exact name against the engine's own list.
 
 Everything is on the command line, nothing in a YAML file: `vllm serve --config` drops false values without a word and

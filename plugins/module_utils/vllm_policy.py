@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """What this collection allows of vLLM: the version floor, and the flags and variables that are not the user's to set.
 
 Data with reasons, and the few functions that read it.  The reasons are shown to the user as they stand here.

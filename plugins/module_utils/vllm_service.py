@@ -1,5 +1,6 @@
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """What to do so that the engine's unit runs as configured: the decision half of the `vllm_service` module.
 
 The decision rests on what is found on the host and never on whether an earlier task reported a change, so that a run
@@ -69,7 +70,9 @@ def restart_pending(state: State, wanted_release: str, steps: Sequence[str]) -> 
 # The end of a traceback: "ValueError: To serve at least one request ...", with vLLM's log prefix or without.
 _EXCEPTION = re.compile(r"\b(?:[a-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit))(?:\(|: )\s*(.+)")
 _PARSER = re.compile(r"^(?:vllm(?: serve)?|api_server\.py).*?: error: (.+)")
-_PREVENTED = re.compile(r"^bedplate-vllm\.service: (Failed (?:to(?! start bedplate)|at) .+|.*(?:oom-kill|OOM killer).*)")
+_PREVENTED = re.compile(
+    r"^bedplate-vllm\.service: (Failed (?:to(?! start bedplate)|at) .+|.*(?:oom-kill|OOM killer).*)"
+)
 _NOT_READY = re.compile(r"^vllm-endpoint: not ready: (?!the engine ended)(.+)")
 _EXITED = re.compile(r"^bedplate-vllm\.service: (Main process exited, .+)")
 # Said by a process about another one that failed first; it explains nothing.

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -129,7 +130,7 @@ def look(module):
 
 def what_it_says(module):
     """The unit's own words about why it does not run, on one line."""
-    command = ["journalctl", "-u", module.params["unit"], "-n", "60", "-o", "cat", "--no-pager"]
+    command = ["journalctl", "-u", module.params["unit"], "-n", "60", "--since", "-2min", "-o", "cat", "--no-pager"]
     return " | ".join(log_errors(module.run_command(command, environ_update=C_LOCALE)[1]))
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-path:
+image:
   description: Folder of the image.
   returned: success
   type: str
@@ -78,7 +79,7 @@ def main():
         changed = not image(recipe).exists() if module.check_mode else build(recipe)
     except LabError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=changed, path=str(image(recipe)), seconds=round(time.monotonic() - began, 1))
+    module.exit_json(changed=changed, image=str(image(recipe)), seconds=round(time.monotonic() - began, 1))
 
 
 if __name__ == "__main__":

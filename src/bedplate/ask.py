@@ -24,9 +24,7 @@ class AskError(Exception):
     """The question could not be answered; the message is one sentence."""
 
 
-def ask(
-    service: Service, token: str, prompt: str, *, max_tokens: int, stream: bool, timeout: float
-) -> Iterator[str]:
+def ask(service: Service, token: str, prompt: str, *, max_tokens: int, stream: bool, timeout: float) -> Iterator[str]:
     """The answer in pieces, as they come; in one piece without `stream`."""
     try:
         with _client(service, token, timeout) as client:
@@ -94,5 +92,7 @@ def _connection_sentence(service: Service, error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     for reason in reasons:
         if isinstance(reason, ssl.SSLCertVerificationError):
-            return f"{service.gateway} shows a certificate that {service.authority} did not sign: {reason.verify_message}."
+            return (
+                f"{service.gateway} shows a certificate that {service.authority} did not sign: {reason.verify_message}."
+            )
     return f"{service.gateway} cannot be reached: {reasons[-1]}."

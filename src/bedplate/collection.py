@@ -19,9 +19,7 @@ def collection_folder() -> Path:
         folder = Path(place) / "bedplate" / "llm"
         if folder.is_dir():
             return folder.resolve()
-    raise UserError(
-        f"The collection {NAMESPACE} is not in the Python at {sys.prefix}; install bedplate again."
-    )
+    raise UserError(f"The collection {NAMESPACE} is not in the Python at {sys.prefix}; install bedplate again.")
 
 
 def program(name: str) -> Path:

@@ -75,13 +75,22 @@ class Host:
         )
 
 
+def described(event: Event) -> Host | None:
+    """The host that this event of the `describe` playbook describes, if it does."""
+    if not isinstance(event, TaskEnded) or not event.action.endswith("debug") or event.status != "ok":
+        return None
+    message = event.result.get("msg")
+    return Host.from_description(message) if isinstance(message, Mapping) and "ssh_arguments" in message else None
+
+
 def describe(site: Site, interrupts: runner.Interrupts | None = None) -> dict[str, Host]:
     """All hosts of the site by name, in the inventory's order."""
     found: dict[str, Host] = {}
 
     def collect(event: Event) -> None:
-        if isinstance(event, TaskEnded) and event.status == "ok" and "host" in (event.result.get("msg") or {}):
-            found[event.host] = Host.from_description(event.result["msg"])
+        host = described(event)
+        if host is not None:
+            found[host.name] = host
 
     what = runner.Run(f"{NAMESPACE}.describe", site.path)
     if interrupts is None:

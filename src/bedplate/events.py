@@ -18,6 +18,11 @@ Status = Literal["ok", "changed", "skipped", "failed", "unreachable", "ignored"]
 # A task that fails because checks do not hold: a finding about the host, not an inability to look.
 _ASSERT_CHECKS = "bedplate.llm.assert_checks"
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# What Ansible puts in front of the sentence that one of our plugins wrote.
+_WRAPPING = re.compile(
+    r"^(Task failed: |Action failed: |Module failed: |Finalization of task args for '[^']*' failed: "
+    r"|Error while resolving value for '[^']*': |The (filter|lookup) plugin 'bedplate[^']*' failed: )+"
+)
 _LEVEL = re.compile(r"^\[?ERROR\]?[!:]+\s*")
 
 
@@ -131,7 +136,7 @@ def message_of(result: Mapping[str, Any]) -> str:
     if result.get("argument_errors"):
         return "\n".join(str(error) for error in result["argument_errors"])
     message = result.get("msg")
-    text = "\n".join(map(str, message)) if isinstance(message, list) else str(message or "")
+    text = "\n".join(map(str, message)) if isinstance(message, list) else _WRAPPING.sub("", str(message or ""))
     for stream in ("stderr", "module_stderr", "stdout", "module_stdout"):
         # `command` and a crashed module put the reason beside a message that says nothing ("non-zero return code").
         words = str(result.get(stream) or "").strip()

@@ -136,7 +136,13 @@ class PlainProgress(Progress):
 class TerminalProgress(PlainProgress):
     """The same lines, above a live one that says host, role, task and elapsed time."""
 
-    _STYLES: ClassVar = {"failed": "red", "unreachable": "red", "error": "red", "changed": "yellow", "warning": "yellow"}
+    _STYLES: ClassVar = {
+        "failed": "red",
+        "unreachable": "red",
+        "error": "red",
+        "changed": "yellow",
+        "warning": "yellow",
+    }
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream, clock)
@@ -226,7 +232,8 @@ def event_lines(event: Event) -> list[str]:
     if event.status in _WORTH_A_LINE:
         where = " · ".join(part for part in (event.host, event.role, event.task) if part)
         lines.append(f"{event.status:<8} {where} ({duration(event.seconds)})")
-        lines += [f"    {line}" for line in event.message.splitlines()]
+        # What checks do not hold is told at the end, once.
+        lines += [f"    {line}" for line in event.message.splitlines() if not event.is_verdict]
     return lines
 
 

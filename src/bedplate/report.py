@@ -71,15 +71,19 @@ class Report:
             return FAILED
         return OK if self.rc == 0 else COULD_NOT_RUN
 
-    def explanation(self) -> list[str]:
-        """Why it did not go well: a line for each failure (host, role, task, message), else Ansible's own errors."""
-        lines = [failure_sentence(failure) for failure in self.failures]
-        if not lines:
+    def explanation(self, verdicts: bool = True) -> list[str]:
+        """Why it did not go well: a line for each failure (host, role, task, message), else Ansible's own errors.
+
+        verdicts: whether to name the checks that do not hold, too; `verify` shows them in its table.
+        """
+        failures = [failure for failure in self.failures if verdicts or not failure.is_verdict]
+        lines = [failure_sentence(failure) for failure in failures]
+        if not self.failures:
             lines = list(self.errors)
+        if not self.failures and not lines and self.rc < 0 and not self.interrupted:
+            lines = ["Ansible was ended from outside (`bedplate lab down` ends a `lab up` that is still running)."]
         if not lines and self.rc == 0 and not self.hosts:
-            lines = [
-                "No host was selected: the site has nobody in the group gpu_hosts, or --limit took all away."
-            ]
+            lines = ["No host was selected: the site has nobody in the group gpu_hosts, or --limit took all away."]
         return lines
 
     def as_dict(self) -> dict[str, Any]:

@@ -31,6 +31,8 @@ _POLL = 0.5
 # How long Ansible and its workers may take to end on SIGTERM before they are killed.
 _GRACE = 10.0
 
+ENDED_BY_SIGNAL = -1
+
 Listener = Callable[[Event], None]
 
 
@@ -114,7 +116,8 @@ def run(what: Run, listeners: Sequence[Listener], log: RunLog | None, interrupts
         runner.config.command[0] = str(program("ansible-playbook"))
         note("$ " + shlex.join(runner.config.command))
         runner.run()
-    report.rc = int(runner.rc or 0)
+    # No exit status: a signal ended it, ours or somebody else's.
+    report.rc = runner.rc if isinstance(runner.rc, int) else ENDED_BY_SIGNAL
     report.interrupted = bool(interrupts)
     note(f"ansible-playbook ended with {report.rc}")
     return report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +30,8 @@ class Session:
     progress: Progress
     interrupts: runner.Interrupts
 
-    def play(self, what: runner.Run) -> Report:
-        return runner.run(what, [self.progress.event], self.log, self.interrupts)
+    def play(self, what: runner.Run, listeners: Sequence[runner.Listener] = ()) -> Report:
+        return runner.run(what, [self.progress.event, *listeners], self.log, self.interrupts)
 
     def say(self, text: str, source: str = "") -> None:
         """A line of our own, among those of Ansible."""
@@ -47,6 +47,8 @@ class Ending:
     exit_code: int
     summary: str = ""
     extra: dict[str, Any] | None = None
+    quiet: bool = False  # the command prints what it found; that it went well need not be said
+    verdicts: bool = True  # whether to say here which checks do not hold
 
 
 Body = Callable[[Session], Ending]
@@ -91,13 +93,15 @@ def _opened(command: str, site: str, as_json: bool) -> Iterator[Session]:
 def _closing_lines(session: Session, ending: Ending) -> list[str]:
     command, passed = session.command, duration(session.progress.elapsed())
     if ending.exit_code == OK:
-        return [f"{ending.summary or f'{command} of {session.site} is done'} ({passed})"]
+        return [] if ending.quiet else [f"{ending.summary or f'{command} of {session.site} is done'} ({passed})"]
     if ending.exit_code == INTERRUPTED:
-        heading = f"{command} of {session.site} was interrupted after {passed}; everything that it had started has ended."
+        heading = (
+            f"{command} of {session.site} was interrupted after {passed}; everything that it had started has ended."
+        )
         return [heading, f"Log: {session.log.path}"]
     verb = "failed" if ending.exit_code == FAILED else "could not run"
     lines = [f"{command} of {session.site} {verb} after {passed}:"]
-    lines += [f"  {line}" for text in ending.report.explanation() for line in text.splitlines()]
+    lines += [f"  {line}" for text in ending.report.explanation(ending.verdicts) for line in text.splitlines()]
     if len(lines) == 1:
         lines.append(f"  {ending.summary or f'ansible-playbook ended with {ending.report.rc}; the log says more'}")
     return [*lines, f"Log: {session.log.path}"]

@@ -67,7 +67,7 @@ class Finding:
             pinned = ", ".join(f"{pin.kind} {pin.fingerprint}" for pin in self.pinned)
             return (
                 f"{target.host} ({target.name}) shows {shown}, but {pinned} is pinned: somebody may be in between. "
-                "Nothing was pinned. If the host was installed afresh, remove its line from the file and run this again."
+                "Nothing was pinned. If the host was installed afresh, remove its line there and run this again."
             )
         return f"{target.host} ({target.name}): {shown}" + (" (already pinned)" if self.state == "pinned" else "")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import http.server
 import json
-import os
 import re
 import shutil
 import socket
@@ -84,11 +83,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {key.lower(): value for key, value in self.headers.items()}
         self.server.seen.append((self.command, self.path, headers))
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.note()
         self.answer({"object": "list", "data": [{"id": "stand-in"}]})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self.note()
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
         if request.get("stream"):
@@ -124,7 +123,7 @@ class Response:
 class Site:
     """Keys of a site as the project makes them, in memory."""
 
-    now: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc))
+    now: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
     def __post_init__(self) -> None:
         self.authority_key = gateway_authority.new_authority_key()
@@ -154,7 +153,10 @@ class Site:
             capture_output=True,
         )
         request = subprocess.run(
-            ["openssl", "req", "-new", "-key", key, "-subj", "/CN=localhost"], check=True, capture_output=True, text=True
+            ["openssl", "req", "-new", "-key", key, "-subj", "/CN=localhost"],
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
         signed = gateway_authority.sign_request(
             self.authority, self.authority_key, request, ["localhost", "127.0.0.1", "::1"], 90, self.now
@@ -350,7 +352,7 @@ def parse_response(connection: socket.socket, has_body: bool = True) -> Response
 def running(root: Path, **settings: Any) -> Iterator[Gateway]:
     # Unix sockets have short names: 108 bytes, which pytest's own directories may exceed.
     shutil.rmtree(root, ignore_errors=True)
-    os.makedirs(root)
+    Path(root).mkdir(parents=True)
     gateway = Gateway(root, Site(), **settings)
     gateway.start()
     try:

@@ -19,7 +19,7 @@ INVENTORY = SCENARIO / "inventory"
 
 
 def machine(name: str) -> testinfra.host.Host:
-    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}&force_ansible=false")
+    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}&force_ansible=True")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # Copyright: the bedplate developers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """What systemd asks of the gateway: to be told when it serves, and to be let finish what it serves.
@@ -60,7 +59,8 @@ def refused(path: str) -> str:
         listeners = json.loads(ask(path, "GET", "/config_dump?resource=dynamic_listeners")).get("configs", [])
     except ValueError:
         return ""
-    return "; ".join(item["error_state"]["details"] for item in listeners if "details" in item.get("error_state", {}))
+    found = {item.get("error_state", {}).get("details", "") for item in listeners}
+    return "; ".join(sorted(found - {""}))
 
 
 def ready(path: str, seconds: float) -> str:

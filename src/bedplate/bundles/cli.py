@@ -10,19 +10,12 @@ from typing import Annotated
 import typer
 from ansible_collections.bedplate.llm.plugins.module_utils import bundle as manifests
 
-from bedplate.errors import UserError
+from bedplate.errors import FAILED, UserError
 
 app = typer.Typer(no_args_is_help=True, help="Make and check bundles: what hosts are fed from.")
 
-Folder = Annotated[Path, typer.Argument(help="The bundle's folder.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The bundle's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
-
-
-def _load(folder: Path) -> manifests.Bundle:
-    try:
-        return manifests.load(str(folder))
-    except manifests.BundleError as error:
-        raise UserError(str(error)) from error
 
 
 @app.command()
@@ -32,12 +25,24 @@ def build(
     model: Annotated[list[Path] | None, typer.Option(help="Folder of a model to add; may be repeated.")] = None,
     python: Annotated[str | None, typer.Option(help="The hosts' Python, such as 3.11; default this machine's.")] = None,
     device: Annotated[str, typer.Option(help="What the engine computes on.")] = "cpu",
+    engine_lock: Annotated[
+        Path | None, typer.Option(help="Lock file of the engine, instead of this version's for the device.")
+    ] = None,
 ) -> None:
     """Download by digest and put everything a site's hosts need into one folder."""
+    # Imported late: a second of imports that `verify` and `show` do not need.
     from bedplate.bundles.build import build as make
 
+    if not manifests.NAME.fullmatch(name):
+        raise UserError(f"a bundle's name has letters, digits, '.', '_' and '-', found {name!r}; choose another.")
     make(
-        name, directory or Path("bundles") / name, models=model or [], python=python, device=device, progress=typer.echo
+        name,
+        directory or Path("bundles") / name,
+        models=model or [],
+        python=python,
+        device=device,
+        engine_lock=engine_lock,
+        progress=typer.echo,
     )
 
 
@@ -53,15 +58,19 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     else:
         for problem in problems:
             typer.echo(f"{problem.path} {problem.sentence}")
-        typer.echo(f"{len(problems)} problems" if problems else f"{folder} is what its manifest says")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        typer.echo(f"{folder}: {count}" if problems else f"{folder} is what its manifest says")
     if problems:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @app.command()
 def show(folder: Folder, as_json: AsJson = False) -> None:
     """What is in the bundle: parts, versions, sizes, licences."""
-    loaded = _load(folder)
+    try:
+        loaded = manifests.load(str(folder))
+    except manifests.BundleError as error:
+        raise UserError(str(error)) from error
     if as_json:
         typer.echo(manifests.to_json(loaded), nl=False)
         return
@@ -69,7 +78,8 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     for part in loaded.parts.values():
         artefacts = loaded.of(part.id)
         size = sum(artefact.size for artefact in artefacts)
-        typer.echo(
-            f"  {part.id}: {part.name} {part.version} {part.device}".rstrip()
-            + f", {len(artefacts)} files, {size / 1e6:.1f} MB, digest {part.digest[:12]}"
-        )
+        what = " ".join(filter(None, (part.name, part.version, part.device)))
+        typer.echo(f"  {part.id}: {what}, {len(artefacts)} files, {size / 1e6:.1f} MB, digest {part.digest[:12]}")
+        for licence in sorted({artefact.licence for artefact in artefacts}):
+            names = sorted({artefact.name for artefact in artefacts if artefact.licence == licence})
+            typer.echo(f"    {licence}: {', '.join(names)}")

@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import email
+import fcntl
 import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ansible_collections.bedplate.llm.plugins.module_utils.bundle import file_digest
+
+from bedplate.bundles.download import Target, download
+from bedplate.bundles.progress import Progress
 from bedplate.errors import UserError
 
-Progress = Callable[[str], None]
+INDEX = "wheels.json"
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel in the cache, and what its metadata says of it."""
+    """A wheel in the cache, what its metadata says of it, and its stamp: what it was when it was hashed."""
 
     path: Path
     name: str
     version: str
     licence: str
+    sha256: str
+    size: int
+    mtime_ns: int
 
     @property
     def source(self) -> str:
         return f"pypi:{self.name}=={self.version}"
+
+    @property
+    def unchanged(self) -> bool:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
 def cache_folder() -> Path:
@@ -40,53 +57,106 @@ def cache_folder() -> Path:
     return Path(base) / "bedplate" / "wheels"
 
 
+def locked(lock: Path) -> dict[str, set[str]]:
+    """The sha256 digests that a lock file allows, by requirement, such as `torch==2.13.0+cpu`."""
+    found: dict[str, set[str]] = {}
+    requirement = ""
+    for line in lock.read_text(encoding="utf-8").splitlines():
+        pin = re.match(r"[A-Za-z0-9._-]+==[^\s;\\]+", line)
+        if pin:
+            requirement = pin.group()
+            found[requirement] = set()
+        if requirement:
+            found[requirement].update(re.findall(r"--hash=sha256:([0-9a-f]{64})", line))
+    without = [pin for pin, digests in found.items() if not digests]
+    if without or not found:
+        raise UserError(
+            f"{lock} is no lock file with hashes ({', '.join(without) or 'it names nothing'}); "
+            "make one with `uv pip compile --generate-hashes`."
+        )
+    return found
+
+
 def describe(path: Path) -> Wheel:
     with zipfile.ZipFile(path) as archive:
-        name = next(entry for entry in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", entry))
-        metadata = email.message_from_bytes(archive.read(name))
-    classified = [
-        value.rpartition(" :: ")[2] for value in metadata.get_all("Classifier", []) if value.startswith("License ::")
-    ]
-    stated = (
-        metadata.get("License-Expression") or ", ".join(classified) or (metadata.get("License") or "").split("\n")[0]
+        entry = next(name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
+        metadata = email.message_from_bytes(archive.read(entry))
+    classifiers = metadata.get_all("Classifier", [])
+    classified = [value.rpartition(" :: ")[2] for value in classifiers if value.startswith("License ::")]
+    # The free field comes last: some projects put the whole text of their licence there.
+    free = (metadata.get("License") or "").partition("\n")[0]
+    licence = metadata.get("License-Expression") or ", ".join(classified) or free
+    status = path.stat()
+    return Wheel(
+        path=path,
+        name=metadata["Name"],
+        version=metadata["Version"],
+        licence=licence.strip() or "not stated",
+        sha256=file_digest(str(path)),
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
     )
-    return Wheel(path, metadata["Name"], metadata["Version"], stated.strip() or "not stated")
 
 
-def fetch(lock: Path, python: str, progress: Progress) -> list[Wheel]:
-    """The wheels of a lock file for a Python such as "3.11", from the cache or through pip; UserError when pip has no luck."""
-    key = hashlib.sha256(lock.read_bytes() + python.encode()).hexdigest()
-    folder = cache_folder() / f"{lock.stem}-{key[:12]}"
-    listing = folder / "wheels.json"
-    if not listing.is_file():
-        _download(lock, python, folder, progress)
-        listing.write_text(json.dumps(sorted(path.name for path in folder.glob("*.whl"))))
-    return [describe(folder / name) for name in json.loads(listing.read_text())]
+def fetch(lock: Path, target: Target, progress: Progress) -> list[Wheel]:
+    """Every wheel of a lock file, from the cache or through pip; UserError when they cannot be had."""
+    wanted = locked(lock)
+    key = hashlib.sha256(lock.read_bytes() + repr(target).encode()).hexdigest()
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"{lock.stem}-{key[:12]}"
+    with _exclusive(cache, progress):
+        wheels = _read(folder)
+        if wheels is None:
+            wheels = _fill(folder, lock, wanted, target, progress)
+    return wheels
 
 
-def _download(lock: Path, python: str, folder: Path, progress: Progress) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(folder), "--requirement", str(lock)]
-    if python != f"{sys.version_info.major}.{sys.version_info.minor}":
-        command += ["--python-version", python, "--implementation", "cp", "--abi", f"cp{python.replace('.', '')}"]
-        command += ["--abi", "abi3", "--abi", "none"]
-        for platform in ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "linux"):
-            command += ["--platform", f"{platform}_{os.uname().machine}"]
-    total = len(re.findall(r"^\S+==", lock.read_text(), re.MULTILINE))
-    said: list[str] = []
-    done = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout or ():
-            said.append(line.strip())
-            if line.startswith(("Collecting ", "Processing ")):
-                done += 1
-                megabytes = sum(path.stat().st_size for path in folder.glob("*.whl")) / 1e6
-                progress(f"{lock.stem}: wheel {done} of {total}, {megabytes:.0f} MB so far: {line.split()[1]}")
-    if process.returncode:
-        errors = [line for line in said if line.startswith("ERROR")] or said[-1:]
-        raise UserError(
-            f"pip could not fetch the wheels of {lock.name} for Python {python}: {' '.join(errors)} "
-            "If the wheel is the CPU build of torch, tell pip where such builds are with PIP_FIND_LINKS or "
-            "PIP_EXTRA_INDEX_URL and build again."
-        )
+@contextmanager
+def _exclusive(cache: Path, progress: Progress) -> Iterator[None]:
+    """One build at a time fills the cache; another waits and then finds it filled."""
+    with (cache / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"waiting for another build that fills {cache}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _read(folder: Path) -> list[Wheel] | None:
+    """What the cache holds, or None when it has to be filled.
+
+    Bundles share these files (they are links where that is possible), so a file that somebody damaged in a bundle is
+    damaged here: the cache is only used while nothing in it has changed since it was hashed.
+    """
+    try:
+        entries = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        wheels = [Wheel(**{**entry, "path": folder / entry["path"]}) for entry in entries]
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None
+    return wheels if all(wheel.unchanged for wheel in wheels) else None
+
+
+def _fill(folder: Path, lock: Path, wanted: dict[str, set[str]], target: Target, progress: Progress) -> list[Wheel]:
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as scratch:
+        filling = Path(scratch) / "wheels"
+        filling.mkdir()
+        download(lock, target, filling, len(wanted), progress)
+        wheels = [describe(path) for path in sorted(filling.glob("*.whl"))]
+        # pip has compared the hashes; that every pin brought one file, and no other file came, is for us to say.
+        allowed = set().union(*wanted.values())
+        strangers = [wheel.path.name for wheel in wheels if wheel.sha256 not in allowed]
+        if strangers or len(wheels) != len(wanted):
+            raise UserError(
+                f"pip brought {len(wheels)} wheels for the {len(wanted)} pins of {lock.name}"
+                + (f", and {', '.join(strangers)} is not in it" if strangers else "")
+                + "; remove what your pip configuration adds and build again."
+            )
+        for wheel in wheels:
+            wheel.path.chmod(0o444)
+        entries = [{**asdict(wheel), "path": wheel.path.name} for wheel in wheels]
+        (filling / INDEX).write_text(json.dumps(entries, indent=1), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        filling.rename(folder)
+    return _read(folder) or []

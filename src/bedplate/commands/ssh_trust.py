@@ -16,7 +16,9 @@ from bedplate.sites import find_site
 def ssh_trust(
     site: options.SiteName,
     inventories: options.Inventories = options.DEFAULT_INVENTORIES,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Pin without asking: you compared the fingerprints.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Pin without asking: you compared the fingerprints.")
+    ] = False,
 ) -> None:
     """Fetch the ssh host keys of a site, show their fingerprints, and pin them.
 

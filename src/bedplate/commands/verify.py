@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bedplate import options
 from bedplate.collection import NAMESPACE
@@ -36,7 +36,7 @@ def verify(
         summary = f"all {total} checks of {site} hold" if not broken else f"{broken} of {total} checks do not hold"
         if exit_code == COULD_NOT_RUN and not report.checks:
             summary = "not one check was made"
-        return Ending(report, exit_code, summary)
+        return Ending(report, exit_code, summary, verdicts=False)
 
     ending = run_session("verify", site, as_json, body)
     if not as_json:
@@ -48,19 +48,13 @@ def _print_table(report: Report) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    # Not cut to some width where nobody looks at a terminal: reasons are for reading.
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=10_000)
     for host, checks in sorted(report.checks.items()):
         console.print(Text(host, style="bold"))
         width = max(len(name) for name in checks)
         for name, check in sorted(checks.items(), key=lambda pair: (pair[1].ok, pair[0])):
             line = Text("  ok    " if check.ok else "  FAIL  ", style="green" if check.ok else "bold red")
             line.append(f"{name:<{width}}  ", style="default").append(check.reason, style="default")
-            console.print(line, **_hanging)
+            console.print(line, soft_wrap=True)
             if not check.ok and check.remedy:
-                console.print(Text(f"        {'':<{width}}  → {check.remedy}"), **_hanging)
-
-
-_hanging: dict[str, Any] = {"soft_wrap": True}
+                console.print(Text(f"        {'':<{width}}  → {check.remedy}"), soft_wrap=True)
