@@ -33,8 +33,11 @@ def vllm_problems(settings: Mapping[str, Any], record: Mapping[str, Any] | None 
     problems = vllm_args.settings_problems(_settings(settings), device)
     problems += vllm_args.extra_problems(settings.get("extra_args") or {})
     if not problems and record:
-        argv = vllm_argv(settings, record)
-        problems += vllm_args.check_flags(argv[3:], _known(record) or {}, record["engine"])
+        known = _known(record) or {}
+        extra = vllm_args.render_extra(settings.get("extra_args") or {}, known)
+        own = vllm_argv({**settings, "extra_args": {}})[3:]
+        problems += vllm_args.check_flags(own, known, record["engine"])
+        problems += [f"vllm_extra_args: {said}" for said in vllm_args.check_flags(extra, known, record["engine"])]
     problems += vllm_policy.environment_problems(
         context.get("environment", {}), context.get("owned_environment", {}), record["environment"] if record else None
     )

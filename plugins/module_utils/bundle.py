@@ -16,11 +16,17 @@ import hashlib
 import json
 import os
 import posixpath
-from dataclasses import asdict, dataclass
-from typing import Dict, Iterable, List, Optional, Set
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Type
 
 MANIFEST = "bundle.json"
 SCHEMA = 1
+KINDS = ("engine", "gateway", "model")
+# Names become folders, here and on hosts.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 BUILD = "build it with `bedplate bundle build`"
 
 
@@ -111,10 +117,46 @@ def to_json(bundle: Bundle) -> str:
 
 
 def _inside(path: str) -> bool:
-    return not posixpath.isabs(path) and posixpath.normpath(path) == path and not path.startswith("..")
+    return not posixpath.isabs(path) and posixpath.normpath(path) == path and path.split("/")[0] not in ("..", ".")
+
+
+def _typed(cls: Type[Any], described: Mapping[str, Any]) -> Dict[str, Any]:
+    """The values for a dataclass whose fields are text, but for `size`; TypeError for a value of another kind."""
+    for field in fields(cls):
+        wanted = int if field.name == "size" else str
+        if field.name in described and type(described[field.name]) is not wanted:
+            raise TypeError(f"{field.name} is {described[field.name]!r}")
+    return dict(described)
+
+
+def _fault(bundle: Bundle) -> str:
+    """The first reason not to use this bundle, or nothing."""
+    for part in bundle.parts.values():
+        if part.kind not in KINDS:
+            return f"part {part.id} is of the kind {part.kind!r}, known are {', '.join(KINDS)}; {BUILD} again"
+        if not NAME.fullmatch(part.name) or not VERSION.fullmatch(part.version):
+            return f"part {part.id} is called {part.name!r} {part.version!r}, which cannot name a folder; do not use it"
+    for path in [part.path for part in bundle.parts.values()] + [artefact.path for artefact in bundle.artefacts]:
+        if not _inside(path):
+            return f"it names {path!r}, which leads out of the bundle; do not use this bundle"
+    seen: Set[str] = set()
+    for artefact in bundle.artefacts:
+        if artefact.part not in bundle.parts:
+            return f"artefact {artefact.path} belongs to part {artefact.part!r}, which is not there; {BUILD} again"
+        place = posixpath.join(bundle.parts[artefact.part].path, artefact.path)
+        if place in seen:
+            return f"it names {place} twice; {BUILD} again"
+        seen.add(place)
+        if artefact.size < 0 or not SHA256.fullmatch(artefact.sha256):
+            return f"artefact {place} has size {artefact.size} and sha256 {artefact.sha256!r}; {BUILD} again"
+    for part in bundle.parts.values():
+        if part_digest(bundle.of(part.id)) != part.digest:
+            return f"the digest of part {part.id} is not that of its artefacts; {BUILD} again"
+    return ""
 
 
 def from_json(text: str, where: str) -> Bundle:
+    """where: the manifest's path, for messages."""
     try:
         content = json.loads(text)
         if content["schema"] != SCHEMA:
@@ -122,25 +164,19 @@ def from_json(text: str, where: str) -> Bundle:
         bundle = Bundle(
             name=str(content["name"]),
             inputs=str(content.get("inputs", "")),
-            target={str(key): str(value) for key, value in content["target"].items()},
-            parts={name: Part(id=name, **described) for name, described in content["parts"].items()},
-            artefacts=[Artefact(**described) for described in content["artefacts"]],
+            target={"python": str(content["target"]["python"]), "architecture": str(content["target"]["architecture"])},
+            parts={name: Part(id=name, **_typed(Part, described)) for name, described in content["parts"].items()},
+            artefacts=[Artefact(**_typed(Artefact, described)) for described in content["artefacts"]],
         )
     except BundleError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except KeyError as error:
+        raise BundleError(f"{where} is no manifest of a bundle ({error} is missing); {BUILD} again.") from error
+    except (TypeError, AttributeError, ValueError) as error:
         raise BundleError(f"{where} is no manifest of a bundle ({error}); {BUILD} again.") from error
-    for path in [part.path for part in bundle.parts.values()] + [artefact.path for artefact in bundle.artefacts]:
-        if not _inside(path):
-            raise BundleError(f"{where} names {path!r}, which leads out of the bundle; do not use this bundle.")
-    for artefact in bundle.artefacts:
-        if artefact.part not in bundle.parts:
-            raise BundleError(
-                f"{where}: artefact {artefact.path} belongs to part {artefact.part!r}, which is not there."
-            )
-    for part in bundle.parts.values():
-        if part_digest(bundle.of(part.id)) != part.digest:
-            raise BundleError(f"{where}: the digest of part {part.id} is not that of its artefacts; {BUILD} again.")
+    fault = _fault(bundle)
+    if fault:
+        raise BundleError(f"{where}: {fault}.")
     return bundle
 
 

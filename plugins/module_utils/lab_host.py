@@ -3,8 +3,8 @@
 # (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The operator's machine, as the lab uses it: commands, processes and their cgroups, locks, and the lab's records.
 
-Every resource of a lab has a name that follows from the lab's and the machine's names, and a machine's record is
-written before anything of it is made.  So whatever interrupted an `up`, a `down` finds all of it."""
+Every resource of a lab has a name that follows from the lab's and the machine's names, and a machine's folder of
+records is made before anything else of it.  So whatever interrupted an `up`, a `down` finds all of it."""
 
 from __future__ import annotations
 
@@ -94,12 +94,25 @@ def record_lab(lab: Lab, outside: bool) -> None:
     write(lab.state / "lab.json", json.dumps({**lab.as_dict(), "outside": outside}), 0o600)
 
 
+def read_session(lab_state: Path) -> dict[str, Any] | None:
+    """Who said last to be changing the lab; a damaged note is none, since a `down` must go on regardless."""
+    try:
+        return read_json(lab_state / "session.json")
+    except LabError:
+        return None
+
+
+def machine_names(lab_state: Path) -> list[str]:
+    """All machines of a lab that may exist, whether or not their making was completed."""
+    return sorted(folder.name for folder in (lab_state / "machines").glob("*"))
+
+
 def recorded_machines(lab_state: Path) -> dict[str, dict[str, Any]]:
-    """All machines of a lab that may exist, by name, whether or not their making was completed."""
-    found = {}
-    for folder in sorted((lab_state / "machines").glob("*")):
-        found[folder.name] = read_json(folder / "machine.json") or {"name": folder.name}
-    return found
+    """The machines of a lab as they were declared; of one whose making was interrupted only the name is known."""
+    return {
+        name: read_json(lab_state / "machines" / name / "machine.json") or {"name": name}
+        for name in machine_names(lab_state)
+    }
 
 
 # --- processes and cgroups ---

@@ -21,10 +21,10 @@ from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import (
     is_alive,
     kill_cgroup,
     lock,
+    machine_names,
     make_cgroups,
     name_process,
     read_json,
-    recorded_machines,
     remove_tree,
     run,
     write,
@@ -47,7 +47,12 @@ from ansible_collections.bedplate.llm.plugins.module_utils.lab_seed import (
 )
 
 # An emulated processor on a busy machine takes over a minute; a container half a second.
-_PATIENCE = {"container": 60.0, "vm": 420.0}
+_PATIENCE = {"container": 180.0, "vm": 420.0}
+
+# A new machine is handed over when its boot is complete; one that is started again when it admits the operator, since
+# what runs on it by then may take minutes to start.
+_BOOTED = ("systemctl", "is-system-running", "--wait")
+_ADMITS = ("true",)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def ensure_running(lab: Lab, machine: Machine, base: Path, access: Access) -> st
         if action != "keep":
             _start(lab, machine, base)
     if action != "keep" or not answers(machine.address):
-        _wait(lab, machine, access)
+        _wait(lab, machine, access, _BOOTED if action == "create" else _ADMITS)
     return action
 
 
@@ -111,7 +116,7 @@ def _remove_interfaces(lab: Lab, name: str) -> None:
 
 def remove_all(lab: Lab) -> list[str]:
     """Remove every machine of a lab, also one that no inventory names any more.  The caller holds the locks."""
-    names = sorted(recorded_machines(lab.state))
+    names: list[str] = machine_names(lab.state)
     for name in names:
         remove_locked(lab, name)
     kill_cgroup(lab.cgroup("").rstrip("/"))
@@ -196,8 +201,8 @@ def ssh_argv(machine: Machine, access: Access) -> list[str]:
     ]
 
 
-def _wait(lab: Lab, machine: Machine, access: Access) -> None:
-    """Wait until the operator can log in and the boot is complete; systemd refuses users while it still boots."""
+def _wait(lab: Lab, machine: Machine, access: Access, command: tuple[str, ...]) -> None:
+    """Wait until the operator can log in and a command has run there; systemd refuses users early in a boot."""
     console = lab.machine_state(machine.name) / "console.log"
     deadline = time.monotonic() + _PATIENCE[machine.kind]
     said = "no ssh server answers"
@@ -205,21 +210,27 @@ def _wait(lab: Lab, machine: Machine, access: Access) -> None:
         if not runs(lab, machine.name):
             raise LabError(f"{machine.name} has ended while it booted: {_tail(console)}")
         if answers(machine.address):
-            done = subprocess.run(
-                [*ssh_argv(machine, access), "systemctl", "is-system-running", "--wait"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode != 255:  # ssh's own failure; a degraded system is a system
+            said = _try(machine, access, command, deadline - time.monotonic())
+            if not said:
                 return
-            said = " ".join(done.stderr.split())
         time.sleep(0.05 if machine.kind == "container" else 0.5)
     raise LabError(
         f"{machine.name} let nobody in within {_PATIENCE[machine.kind]:.0f} s ({said}); its console ends with: "
         f"{_tail(console)}"
     )
+
+
+def _try(machine: Machine, access: Access, command: tuple[str, ...], timeout: float) -> str:
+    """Why the operator could not run a command on a machine, or nothing."""
+    argv = [*ssh_argv(machine, access), *command]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=max(timeout, 1.0)
+        )
+    except subprocess.TimeoutExpired:
+        return "its boot does not come to an end"
+    # 255 is ssh's own failure; any other answer is the machine's, and a degraded system is a system, too.
+    return " ".join(done.stderr.split()) or "ssh failed" if done.returncode == 255 else ""
 
 
 def _tail(console: Path) -> str:

@@ -125,7 +125,7 @@ def _closest(name: str, known: Mapping[str, Flag]) -> str:
     close = difflib.get_close_matches(name, [flag for flag in known if not flag.startswith("--no-")], n=3, cutoff=0.6)
     completed = [flag for flag in sorted(known) if flag.startswith(name) and flag not in close]
     near = (completed + close)[:3]
-    return f"did you mean {' or '.join(near)}?" if near else "look at the output of `vllm serve --help=all`."
+    return f"did you mean {' or '.join(near)}?" if near else "remove it, or look at what `vllm serve --help=all` lists."
 
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._/:-]*"

@@ -1,7 +1,6 @@
 #!/usr/bin/python
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
-# (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 
 from __future__ import annotations
 
@@ -61,7 +60,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import (
     lock,
     name_process,
     parents,
-    read_json,
+    read_session,
     write,
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import STATE_ROOT, LabError
@@ -82,7 +81,7 @@ def main():
     process = playbook_process(chain) or os.getpid()
     try:
         with lock(lab):
-            record = read_json(path)
+            record = read_session(path.parent)
             other = other_session(record, is_alive(record), [number for number, _command in chain])
             if other is not None:
                 raise LabError(

@@ -1,7 +1,6 @@
 #!/usr/bin/python
 # Copyright: the bedplate developers
-# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
-# (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 
 from __future__ import annotations
 
@@ -71,9 +70,9 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import (
     is_alive,
+    machine_names,
     parents,
-    read_json,
-    recorded_machines,
+    read_session,
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_machines import take_down
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import LabError, parse_lab
@@ -91,9 +90,9 @@ def main():
     params = module.params
     try:
         lab = parse_lab(params["lab"], params["network"], params["network6"])
-        record = read_json(lab.state / "session.json")
+        record = read_session(lab.state)
         other = other_session(record, is_alive(record), [number for number, _command in parents(os.getpid())])
-        machines = sorted(recorded_machines(lab.state))
+        machines = machine_names(lab.state)
         changed = lab.state.exists() if module.check_mode else take_down(lab, other)
     except LabError as error:
         module.fail_json(msg=str(error))

@@ -88,7 +88,7 @@ def test_a_repeating_flag_is_repeated() -> None:
         ({"kv-cache-memory": "1G"}, "has no flag --kv-cache-memory; did you mean --kv-cache-memory-bytes"),
         ({"max-num-batched-token": 1}, "did you mean --max-num-batched-tokens"),
         ({"swap-space": 4}, "vLLM 0.32.0 has no flag --swap-space; "),
-        ({"zzzz": 4}, "look at the output of `vllm serve --help=all`."),
+        ({"zzzz": 4}, "remove it, or look at what `vllm serve --help=all` lists."),
         ({"max-num-batched-tokens": True}, "--max-num-batched-tokens needs a value and got none"),
         ({"enable-prefix-caching": "yes"}, "--enable-prefix-caching is a switch and takes no value, found 'yes'"),
         ({"disable-log-stats": False}, "cannot switch --disable-log-stats off"),

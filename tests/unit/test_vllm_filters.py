@@ -29,7 +29,7 @@ def test_sound_settings_have_no_problem() -> None:
 @pytest.mark.parametrize(
     ("extra", "context", "sentence"),
     [
-        ({"swap-space": 1}, {}, "vLLM 0.32.0 has no flag --swap-space"),
+        ({"swap-space": 1}, {}, "vllm_extra_args: vLLM 0.32.0 has no flag --swap-space"),
         ({}, {"settings": {"served_model_name": "r 1"}}, "vllm_served_model_name is 'r 1'; use letters"),
         ({"port": 1}, {}, "vllm_extra_args: port belongs to the role"),
         ({}, {"environment": {"LD_PRELOAD": "x"}}, "vllm_environment: LD_PRELOAD is refused"),
@@ -50,6 +50,12 @@ def test_all_problems_are_said_at_once() -> None:
         {**SETTINGS, "extra_args": {"port": 1, "host": "x"}}, RECORD, **CPU, environment={"LD_PRELOAD": "x"}
     )
     assert len(problems) == 3
+
+
+def test_a_value_that_only_the_engine_knows_to_be_wrong_is_found() -> None:
+    problems = vllm.vllm_problems({**SETTINGS, "dtype": "float8"}, RECORD, **CPU)
+    assert len(problems) == 1
+    assert "--dtype is 'float8'; the engine accepts auto, bfloat16" in problems[0]
 
 
 def test_without_a_recorded_list_policy_still_holds() -> None:

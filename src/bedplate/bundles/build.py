@@ -15,7 +15,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils import bundle, tiny_m
 
 from bedplate.bundles.assemble import Assembler, Locks, require_models
 from bedplate.bundles.download import Target
-from bedplate.bundles.progress import Progress
+from bedplate.bundles.progress import Progress, silent
 from bedplate.errors import UserError
 
 # Changed when this program makes another bundle of the same inputs, so that old ones are not taken for up to date.
@@ -39,7 +39,7 @@ def build(
     python: str | None = None,
     device: str = "cpu",
     engine_lock: Path | None = None,
-    progress: Progress = lambda line: None,
+    progress: Progress = silent,
 ) -> Built:
     """Make `destination` the bundle.
 
@@ -77,7 +77,8 @@ def build(
 def _inputs(name: str, target: Target, device: str, locks: Locks, models: Sequence[Path]) -> str:
     """A digest of everything the bundle is made from, cheap enough to ask before building."""
     digest = hashlib.sha256(f"{RECIPE} {name} {target} {device}\n".encode())
-    for path in (locks.engine, locks.installer, locks.gateway, Path(tiny_model.__file__), Path(tiny_model_text.__file__)):
+    makers = (Path(tiny_model.__file__), Path(tiny_model_text.__file__))
+    for path in (locks.engine, locks.installer, locks.gateway, *makers):
         digest.update(path.read_bytes())
     for model in models:
         for path in sorted(model.rglob("*")):

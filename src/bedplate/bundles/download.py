@@ -76,11 +76,11 @@ class _Counter:
         bar = re.match(r"Progress (\d+) of \d+", line)
         if bar:
             self._now = int(bar.group(1))
-        elif line.startswith("Collecting "):
+        elif line.startswith(("Collecting ", "Processing ")):
             self._wheels += 1
             self._before += self._now
             self._now = 0
-            self._current = line.split()[1]
+            self._current = line.split()[1].rpartition("/")[2]
         elif line.startswith("Saved ") and self._current:
             self._current = ""
             self._progress(f"{self._label}: {self._wheels} wheels are here, being checked")
@@ -102,7 +102,7 @@ def reason(lock: str, target: Target, said: Sequence[str]) -> str:
         wheel = missing.group(1)
         if "+cpu" in wheel:
             return (
-                f"pip finds no wheel of {wheel} for {where}: it is a CPU build, which the default index does not carry; "
+                f"pip finds no wheel of {wheel} for {where}: it is a CPU build, which is on no default index; "
                 "name an index or a folder that has it in PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS and build again."
             )
         return (

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-from bedplate.bundles.progress import Meter
+from bedplate.bundles.progress import Meter, silent
 from bedplate.errors import UserError
 
 BLOCK = 1024 * 1024
@@ -45,7 +45,7 @@ def extract(archive: Path, ending: str, target: Path, mode: int = 0o644) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         size = opened.getinfo(names[0]).file_size
         with opened.open(names[0]) as content, target.open("wb") as out:
-            digest = _pump(content, out, Meter(target.name, size, lambda line: None))
+            digest = _pump(content, out, Meter(target.name, size, silent))
     target.chmod(mode)
     return digest
 

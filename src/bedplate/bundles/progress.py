@@ -10,6 +10,10 @@ Progress = Callable[[str], None]
 SECONDS_BETWEEN_LINES = 2.0
 
 
+def silent(_line: str) -> None:
+    """For what is over before anybody asks."""
+
+
 class Meter:
     """Counts bytes and says how many of how many there are, at most every two seconds."""
 
