@@ -72,7 +72,7 @@ def _apt_options() -> list[str]:
     """The proxy that this machine's apt uses is needed for the same mirrors."""
     options = []
     for line in run("apt-config", "dump", "Acquire").splitlines():
-        name, _, value = line.partition(" ")
+        name, _blank, value = line.partition(" ")
         if name.lower() in ("acquire::http::proxy", "acquire::https::proxy") and value != '"";':
             options.append(f"--aptopt={name} {value.rstrip(';')}")
     return options

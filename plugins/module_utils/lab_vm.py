@@ -107,12 +107,14 @@ def _kernel_speaks(base: Path) -> bool:
         *("-append", "console=ttyS0 earlyprintk=serial panic=-1"),
     ]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
+        output = process.stdout
+        if output is None:  # never: it was asked for as a pipe
+            return False
+        os.set_blocking(output.fileno(), False)
         heard, deadline = b"", time.monotonic() + _PROBE_SECONDS
         try:
             while b"Linux version" not in heard:
-                heard += process.stdout.read() or b""
+                heard += output.read() or b""
                 if process.poll() is not None or time.monotonic() > deadline:
                     return b"Linux version" in heard
                 time.sleep(0.05)

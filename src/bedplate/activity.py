@@ -10,10 +10,10 @@ _MOST_HOSTS = 4
 class Activity:
     """Follows the events of a run; `line(now)` says host, role, task and elapsed time."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float = 0.0) -> None:
         self._role = ""
-        self._task = ""
-        self._since = 0.0
+        self._task = "starting"
+        self._since = now
         self._hosts: dict[str, float] = {}
         self.beside: dict[str, str] = {}  # other work going on, by name: its latest line
 
@@ -27,15 +27,12 @@ class Activity:
         elif isinstance(event, TaskEnded):
             self._hosts.pop(event.host, None)
         elif isinstance(event, Summary):
-            self._begin("", "", now)
+            self._begin("", "finishing", now)
 
     def line(self, now: float) -> str:
-        parts = []
-        if self._task:
-            since = min(self._hosts.values(), default=self._since)
-            parts.append(" · ".join(part for part in (self._who(), self._role, self._task) if part))
-            parts[0] += f", {duration(now - since)}"
-        parts += [f"{name}: {text}" for name, text in self.beside.items()]
+        where = " · ".join(part for part in (self._who(), self._role, self._task) if part)
+        since = min(self._hosts.values(), default=self._since)
+        parts = [f"{where}, {duration(now - since)}", *(f"{name}: {text}" for name, text in self.beside.items())]
         return " | ".join(parts)
 
     def _begin(self, role: str, task: str, now: float) -> None:

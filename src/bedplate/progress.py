@@ -44,7 +44,7 @@ class Progress:
         self._lock = threading.RLock()
         self._stopped = threading.Event()
         self._timer = threading.Thread(target=self._tick, daemon=True, name="heartbeat")
-        self.activity = Activity()
+        self.activity = Activity(clock())
 
     # What a way of showing implements.
     def _show_event(self, event: Event) -> bool:
@@ -86,7 +86,7 @@ class Progress:
     def heartbeat(self) -> None:
         with self._lock:
             if self._clock() - self._spoken >= HEARTBEAT:
-                self._show_heartbeat(self.activity.line(self._clock()) or "starting")
+                self._show_heartbeat(self.activity.line(self._clock()))
                 self._spoken = self._clock()
 
     def elapsed(self) -> float:
@@ -167,7 +167,7 @@ class TerminalProgress(PlainProgress):
         self._live.stop()
 
     def _status(self) -> Any:
-        self._spinner.update(text=f"{duration(self.elapsed())}  {self.activity.line(self._clock()) or 'starting'}")
+        self._spinner.update(text=f"{duration(self.elapsed())}  {self.activity.line(self._clock())}")
         return self._spinner
 
     def _show_heartbeat(self, text: str) -> None:

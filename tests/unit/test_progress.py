@@ -110,7 +110,7 @@ def test_the_activity_names_hosts_role_task_and_elapsed_time():
     activity.beside["bundle"] = "3 of 9 wheels"
     assert activity.line(132).endswith(" | bundle: 3 of 9 wheels")
     activity.follow(Summary({}), 140)
-    assert activity.line(140) == "bundle: 3 of 9 wheels"
+    assert activity.line(141) == "finishing, 1 s | bundle: 3 of 9 wheels"
 
 
 def test_many_hosts_do_not_fill_the_line():

@@ -46,7 +46,7 @@ def download(lock: Path, target: Target, folder: Path, total: int, progress: Pro
     # pip unpacks where TMPDIR points; /tmp may be memory, and a move to another file system is a copy.
     scratch = folder.parent / "tmp"
     scratch.mkdir()
-    counter = _Counter(lock.stem, total, progress)
+    counter = Counter(lock.stem, total, progress)
     said: list[str] = []
     with subprocess.Popen(
         command(lock, target, folder),
@@ -63,7 +63,7 @@ def download(lock: Path, target: Target, folder: Path, total: int, progress: Pro
         raise UserError(reason(lock.name, target, said))
 
 
-class _Counter:
+class Counter:
     """Turns pip's lines into ours."""
 
     def __init__(self, label: str, total: int, progress: Progress) -> None:
