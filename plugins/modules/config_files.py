@@ -167,7 +167,8 @@ def give(path, wanted):
 
 def validate(module, command, wanted_set):
     """Run the service's own checker against a private copy of the whole set, changed and unchanged files alike."""
-    staged = tempfile.mkdtemp(prefix="bedplate-", dir=module.tmpdir)
+    # Not module.tmpdir: on a host that was never touched Ansible makes that folder with a warning to the user.
+    staged = tempfile.mkdtemp(prefix="bedplate-")
     try:
         for wanted in wanted_set:
             if wanted.content is None:

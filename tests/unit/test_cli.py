@@ -179,8 +179,21 @@ def test_status_shows_units_engine_address_and_a_line_to_try(acme, plays, monkey
     assert "engine   vLLM 0.32.0" in result.stdout
     assert f"bedplate-vllm.service: {state[0]} ({state[1]}) since Tue" in result.stdout
     assert "bedplate-old" not in result.stdout
-    assert "bedplate token --site acme --header | curl --cacert /site/ca.crt --header @-" in result.stdout
+    assert " token --site acme --header | curl --cacert /site/ca.crt --header @-" in result.stdout
     assert "https://10.1.0.11:8443/v1/chat/completions" in result.stdout
+
+
+def test_the_line_to_try_calls_the_program_as_the_user_can(tmp_path, monkeypatch):
+    installed = tmp_path / "bin" / "bedplate"
+    installed.parent.mkdir()
+    installed.write_text("")
+    installed.chmod(0o755)
+    monkeypatch.setenv("PATH", str(installed.parent))
+    assert status.program(str(installed), tmp_path / "elsewhere") == "bedplate"
+    # Also where PATH would find it: `make demo` sets a PATH that the user's own shell does not have.
+    assert status.program(str(installed), tmp_path) == "./bin/bedplate"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert status.program(str(installed), tmp_path / "elsewhere") == str(installed)
 
 
 @pytest.mark.parametrize("words", [["up"], ["down"], ["reset"], ["status"]])

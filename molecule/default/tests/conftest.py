@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import subprocess
@@ -51,7 +52,8 @@ class Site:
     """What the roles' defaults and the inventory come to."""
 
     address: str
-    address6: str
+    network: str
+    network6: str
     port: int
     secrets: Path
     issuer: str
@@ -61,6 +63,12 @@ class Site:
     @property
     def url(self) -> str:
         return f"https://{self.address}:{self.port}"
+
+    @property
+    def address6(self) -> str:
+        """The lab gives a machine the same place in both networks."""
+        place = int(ipaddress.ip_address(self.address)) - int(ipaddress.ip_network(self.network)[0])
+        return str(ipaddress.ip_network(self.network6)[place])
 
     @property
     def ca(self) -> Path:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -112,6 +115,14 @@ def _host_lines(host: Host, units: list[Unit] | None) -> list[str]:
     return lines + [f"  service  {unit.line}" for unit in units or []] + (["  service  none yet"] if not units else [])
 
 
+def program(started_as: str, here: Path) -> str:
+    """How the user can call this command from where they are; `make demo` has a PATH that their shell has not."""
+    path = Path(started_as).absolute()
+    if path.is_relative_to(here):
+        return f"./{path.relative_to(here)}"
+    return path.name if shutil.which(path.name) == str(path) else str(path)
+
+
 def _try_lines(site: str, hosts: dict[str, Host]) -> list[str]:
     """A command that works when pasted.  The token goes in by stdin: an argument would show in the process list."""
     for host in hosts.values():
@@ -131,7 +142,7 @@ def _try_lines(site: str, hosts: dict[str, Host]) -> list[str]:
         if host.service.authority:
             words[1:1] = ["--cacert", host.service.authority]
         token = (
-            f"bedplate token --site {site} --header"
+            f"{shlex.quote(program(sys.argv[0], Path.cwd()))} token --site {site} --header"
             if host.service.local_issuer
             else ("printf 'Authorization: Bearer %s' \"$BEDPLATE_TOKEN\"")
         )
