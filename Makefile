@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 VENV := .venv/.made-from
 PROMPT ?= What is a bedplate?
 
-.PHONY: help demo test check lint types unit sanity build molecule bench clean
+.PHONY: help demo test check lint types unit sanity build molecule clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,30 +16,31 @@ $(VENV): requirements/dev.txt tools/setup
 demo: $(VENV) ## Bare machine to first token: a lab host, provisioned, verified, asked
 	@tools/demo "$(PROMPT)"
 
-check: lint types unit ## Lint, types and unit tests (under two minutes)
+test: check sanity build molecule ## Everything that CI runs (root, Debian or Ubuntu)
 
-test: check ## What CI runs (lab machines: make molecule; collection rules: make sanity; packages: make build)
+check: $(VENV) ## Lint, types and unit tests (under two minutes)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target unit lint types
 
-lint: $(VENV)
+lint: $(VENV) ## ruff, yamllint, ansible-lint
 	ruff check .
 	ruff format --check .
 	yamllint --strict .
 	ansible-lint --offline --strict
 
-types: $(VENV)
-	mypy src/bedplate
+types: $(VENV) ## mypy, strict
+	mypy src/bedplate tools
 	mypy --explicit-package-bases plugins/module_utils
 
-unit: $(VENV)
+unit: $(VENV) ## Unit tests
 	pytest tests/unit
 
-sanity: $(VENV)
+sanity: $(VENV) ## ansible-test sanity on the built collection
 	@tools/sanity
 
-build: $(VENV)
+build: $(VENV) ## Wheel and collection tarball, looked into, installed and run
 	@tools/build-check
 
-molecule: $(VENV)
+molecule: $(VENV) ## The whole rollout on lab machines, seen from a second one (root)
 	@tools/molecule
 
 clean: ## Remove what the targets made here (not the caches of the machine)

@@ -124,8 +124,12 @@ def _typed(cls: Type[Any], described: Mapping[str, Any]) -> Dict[str, Any]:
     """The values for a dataclass whose fields are text, but for `size`; TypeError for a value of another kind."""
     for field in fields(cls):
         wanted = int if field.name == "size" else str
-        if field.name in described and type(described[field.name]) is not wanted:
-            raise TypeError(f"{field.name} is {described[field.name]!r}")
+        if field.name not in described:
+            continue
+        value = described[field.name]
+        # To Python, true is an int.
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise TypeError(f"{field.name} is {value!r}")
     return dict(described)
 
 

@@ -35,7 +35,7 @@ def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 def _natural(value: Any) -> int:
     """Python's int() also takes text, fractions and booleans, and two negative lengths multiply to a positive one."""
-    if type(value) is not int or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r} is no natural number")
     return value
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # Copyright: the bedplate developers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """When the engine gets requests: installed as /usr/local/libexec/bedplate/vllm-endpoint, called by its unit.
