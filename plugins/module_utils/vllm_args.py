@@ -74,19 +74,33 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def opposite(name: str) -> str:
+    """The flag that switches this one off in engines since 0.33.0, where --enable-x and --disable-x are one setting."""
+    for prefix, other in (("--enable-", "--disable-"), ("--disable-", "--enable-")):
+        if name.startswith(prefix):
+            return other + name[len(prefix) :]
+    return ""
+
+
+def _negative(name: str, known: Optional[Mapping[str, Flag]]) -> str:
+    """How this engine writes a switch that is off; without its list the older form, which newer engines take too."""
+    other = opposite(name)
+    return other if known and name in known and other in known else "--no-" + name[2:]
+
+
 def _option(name: str, value: str) -> List[str]:
     # A value that begins with a dash would be read as a flag when it stands alone.
     return [f"{name}={value}"] if value.startswith("-") else [name, value]
 
 
 def render_extra(extra: Mapping[str, Any], known: Optional[Mapping[str, Flag]] = None) -> List[str]:
-    """The arguments of vllm_extra_args, in its order: true is --flag, false is --no-flag, structures are JSON."""
+    """The arguments of vllm_extra_args, in its order: true is --flag, false is its negative, structures are JSON."""
     rendered: List[str] = []
     for key, value in extra.items():
         name = "--" + key
         flag = (known or {}).get(name, Flag("many" if isinstance(value, list) else "one"))
         if isinstance(value, bool):
-            rendered.append(name if value else "--no-" + key)
+            rendered.append(name if value else _negative(name, known))
         elif isinstance(value, list) and flag.repeats:
             for item in value:
                 rendered += _option(name, _text(item))
@@ -184,8 +198,12 @@ def extra_problems(extra: Mapping[str, Any]) -> List[str]:
             )
         elif name in OWNED_FLAGS:
             problems.append(f"{key} belongs to the role: {OWNED_FLAGS[name]}.")
+        elif opposite(name) in OWNED_FLAGS:
+            problems.append(f"{key} belongs to the role: {OWNED_FLAGS[opposite(name)]}.")
         elif name in REFUSED_FLAGS and value is not False:
             problems.append(f"{key} is refused: {REFUSED_FLAGS[name]}; remove it.")
+        elif opposite(name) in REFUSED_FLAGS and value is not True:
+            problems.append(f"{key} is refused when it is not true: {REFUSED_FLAGS[opposite(name)]}; remove it.")
         elif value is None or value == "" or value == []:
             problems.append(f"{key} has no value; give one, or true or false for a switch, or remove it.")
         elif isinstance(value, list) and any(_text(item).startswith("-") for item in value):

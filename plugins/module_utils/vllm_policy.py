@@ -118,6 +118,7 @@ REFUSED_ENVIRONMENT: Dict[str, str] = {
     "VLLM_USE_RUST_FRONTEND": "it is another server, on which the settings of this role were not proved",
     "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH": "the service would stay up without an engine instead of being started again",
     "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "answers would stand in the system's log",
+    "VLLM_REQUEST_BODY_LOG_LEVEL": "prompts would stand in the system's log",
     "VLLM_API_KEY": _WORLD_READABLE,
     "HF_TOKEN": _WORLD_READABLE,
     "HUGGING_FACE_HUB_TOKEN": _WORLD_READABLE,

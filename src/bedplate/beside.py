@@ -14,6 +14,12 @@ from bedplate import processes
 Say = Callable[[str], None]
 
 
+def command(folder: Path) -> list[str]:
+    """A lab's machines have no GPU, and no --model is the tiny one."""
+    bedplate = [sys.executable, "-m", "bedplate"]
+    return [*bedplate, "bundle", "build", folder.name, "--dir", str(folder), "--device", "cpu"]
+
+
 class BundleBuild:
     """`bedplate bundle build` for a folder.  A process of its own, so that an interrupt can end it at any moment."""
 
@@ -21,7 +27,7 @@ class BundleBuild:
         self._say = say
         self._last = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bedplate", "bundle", "build", folder.name, "--dir", str(folder)],
+            command(folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

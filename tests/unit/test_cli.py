@@ -68,6 +68,22 @@ def bedplate(*words: str):
     return CliRunner().invoke(app, list(words))
 
 
+def test_a_bundle_is_for_gpu_hosts_unless_another_device_is_named(monkeypatch):
+    from bedplate.bundles import build
+
+    asked = []
+    monkeypatch.setattr(build, "build", lambda name, folder, **more: asked.append((name, folder, more["device"])))
+    assert bedplate("bundle", "build", "clinic").exit_code == 0
+    assert bedplate("bundle", "build", "lab", "--device", "cpu").exit_code == 0
+    assert asked == [("clinic", Path("bundles/clinic"), "cuda"), ("lab", Path("bundles/lab"), "cpu")]
+
+
+def test_a_bundle_has_to_be_named():
+    result = bedplate("bundle", "build")
+    assert result.exit_code == 2
+    assert "Missing argument" in result.stderr
+
+
 def test_an_unknown_site_is_answered_with_those_that_are_there(acme):
     result = bedplate("rollout", "--site", "acne")
     assert result.exit_code == 2

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_args import (
     Flag,
     Settings,
@@ -18,11 +19,18 @@ from ansible_collections.bedplate.llm.plugins.module_utils.vllm_args import (
     render_extra,
     settings_problems,
 )
-from ansible_collections.bedplate.llm.plugins.module_utils.vllm_policy import OWNED_FLAGS, REFUSED_FLAGS
+from ansible_collections.bedplate.llm.plugins.module_utils.vllm_policy import (
+    OWNED_FLAGS,
+    REFUSED_ENVIRONMENT,
+    REFUSED_FLAGS,
+)
 
 ROLE = Path(__file__).parents[2] / "roles/vllm"
 RECORD = json.loads((ROLE / "files/engine_flags/0.32.0.json").read_text())
 KNOWN = parse_flags(RECORD)
+# Since this one --enable-x and --disable-x are one setting.
+RECORD_CUDA = json.loads((ROLE / "files/engine_flags/0.33.0.json").read_text())
+KNOWN_CUDA = parse_flags(RECORD_CUDA)
 PLAIN = Settings("/e/bin/vllm", "/m", "r1", "/run/api.sock", 60)
 
 
@@ -75,6 +83,66 @@ def test_a_setting_becomes_its_flag_and_the_engine_accepts_it(field: str, value:
 def test_extra_arguments_render_by_what_the_flag_takes(extra: dict[str, object], rendered: list[str]) -> None:
     assert render_extra(extra, KNOWN) == rendered
     assert problems_of(extra) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "older", "newer"),
+    [
+        ("enable-prefix-caching", "--no-enable-prefix-caching", "--disable-prefix-caching"),
+        ("disable-custom-all-reduce", "--no-disable-custom-all-reduce", "--enable-custom-all-reduce"),
+        ("async-scheduling", "--no-async-scheduling", "--no-async-scheduling"),
+        # Switches that no engine can switch off: the check of the flags says so.
+        ("disable-log-stats", "--no-disable-log-stats", "--no-disable-log-stats"),
+    ],
+)
+def test_a_switch_that_is_off_is_written_as_the_engine_documents_it(key: str, older: str, newer: str) -> None:
+    assert render_extra({key: False}, KNOWN) == [older]
+    assert render_extra({key: False}, KNOWN_CUDA) == [newer]
+    assert render_extra({key: False}, None) == [older]
+    assert render_extra({key: True}, KNOWN_CUDA) == ["--" + key]
+
+
+def test_the_older_negative_passes_on_a_newer_engine_too() -> None:
+    assert check_flags(["--no-enable-prefix-caching"], KNOWN_CUDA, "0.33.0") == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({"disable-log-requests": False}, "disable-log-requests is refused when it is not true: prompts would stand"),
+        ({"disable-log-requests": "no"}, "disable-log-requests is refused when it is not true"),
+        ({"disable-prompt-embeds": False}, "it deserialises tensors that clients send"),
+        ({"enable-fastapi-docs": True}, "enable-fastapi-docs belongs to the role: the role always disables"),
+        ({"enable-uvicorn-access-log": True}, "enable-uvicorn-access-log belongs to the role"),
+        ({"disable-ssl-refresh": False}, "disable-ssl-refresh belongs to the role: the gateway ends TLS"),
+    ],
+)
+def test_policy_holds_for_the_opposite_of_a_flag(extra: dict[str, object], sentence: str) -> None:
+    problems = extra_problems(extra)
+    assert len(problems) == 1
+    assert sentence in problems[0]
+
+
+def test_the_opposite_of_a_refused_flag_is_harmless_when_it_is_on() -> None:
+    assert extra_problems({"disable-log-requests": True}) == []
+
+
+def test_a_gpu_hosts_command_line_is_what_the_recorded_engine_takes() -> None:
+    settings = replace(
+        PLAIN,
+        tensor_parallel_size=2,
+        reasoning_parser="deepseek_r1",
+        gpu_memory_utilization=0.9,
+        extra_args={
+            "max-num-batched-tokens": 8192,
+            "enable-prefix-caching": False,
+            "async-scheduling": False,
+            "kv-cache-dtype": "fp8",
+            "compilation-config": {"cudagraph_mode": "PIECEWISE"},
+        },
+    )
+    assert check_flags(render(PLAIN, KNOWN_CUDA)[3:], KNOWN_CUDA, "0.33.0") == []
+    assert check_flags(render(settings, KNOWN_CUDA)[3:], KNOWN_CUDA, "0.33.0") == []
 
 
 def test_a_repeating_flag_is_repeated() -> None:
@@ -160,9 +228,24 @@ def test_a_flag_with_too_many_values_is_refused() -> None:
     assert "takes one value, found 2" in check_flags(["--seed", "1", "2"], KNOWN, "0.32.0")[0]
 
 
+@pytest.mark.parametrize("known", [KNOWN, KNOWN_CUDA], ids=["0.32.0", "0.33.0"])
 @pytest.mark.parametrize("table", [OWNED_FLAGS, REFUSED_FLAGS])
-def test_policy_names_only_flags_that_the_recorded_engine_has(table: dict[str, str]) -> None:
-    assert [name for name in table if name not in KNOWN] == []
+def test_policy_names_only_flags_that_the_recorded_engine_has(table: dict[str, str], known: dict[str, Flag]) -> None:
+    assert [name for name in table if name not in known] == []
+
+
+@pytest.mark.parametrize("record", [RECORD, RECORD_CUDA], ids=["0.32.0", "0.33.0"])
+def test_the_variables_of_role_and_policy_exist_in_the_recorded_engine(record: dict[str, list[str]]) -> None:
+    facts = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    owned = {**facts["__vllm_common_environment"], **facts["__vllm_device_environment"]["cuda"]}
+    since = {"VLLM_REQUEST_BODY_LOG_LEVEL": "0.33.0"}
+    named = {name for name in (*owned, *REFUSED_ENVIRONMENT) if name.startswith("VLLM_")}
+    assert {name for name in named - set(record["environment"]) if since.get(name, "") <= record["engine"]} == set()
+
+
+def test_the_command_lines_that_no_engine_takes_any_more_are_not_rendered() -> None:
+    gone = ("disable-log-requests", "swap-space", "enable-reasoning", "guided-decoding-backend", "task", "rope-scaling")
+    assert [name for name in render(PLAIN) if name[2:] in gone] == []
 
 
 def test_every_flag_that_the_role_renders_is_owned_by_it() -> None:

@@ -3,6 +3,10 @@
 It asks the engine's own parser, so it runs with the engine's interpreter: `<engine>/bin/python record_flags.py`.
 The role runs it once, when it installs an engine, and keeps the answer beside the engine as flags.json.
 The lists in engine_flags/ were made the same way; the controller uses them to refuse a wrong flag before any change.
+
+A CUDA engine loads the driver's libraries to know its platform, and one flag's choices depend on that.  0.33.0.json
+was recorded without a GPU, with `LD_LIBRARY_PATH` set to the folder of stubs that tools/driver-stub makes: the engine
+believes in one GPU, which is enough for its parser, and computes nothing.
 """
 
 from __future__ import annotations
@@ -31,12 +35,12 @@ def main() -> None:
     answer_stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     from vllm import envs
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.cli.serve import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.version import __version__
 
     parser = make_arg_parser(FlexibleArgumentParser(prog="vllm serve"))
-    flags = {name: describe(action) for action in parser._actions for name in action.option_strings}
+    flags = {name: describe(action) for name, action in parser._option_string_actions.items()}
     answer = {
         "schema": 1,
         "engine": __version__,

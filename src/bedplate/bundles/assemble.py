@@ -16,6 +16,9 @@ from bedplate.bundles.wheels import Wheel, fetch
 from bedplate.collection import collection_folder
 from bedplate.errors import UserError
 
+# The Pythons that the lock file of a device was solved for, all with one result; requirements/engine-cuda.in says how.
+# The CPU engine's is not named here: it depends on the builds of torch that the operator's index has.
+PYTHONS = {"cuda": ("3.11", "3.12", "3.13", "3.14")}
 TINY_MODEL = "tiny-r1-qwen2"
 TINY_MODEL_VERSION = "1"
 # Envoy's own; the wheel around it has another, which its metadata states.
@@ -118,6 +121,16 @@ class Assembler:
     def _close(self, part: str, kind: str, name: str, version: str, device: str = "") -> None:
         digest = bundle.part_digest(artefact for artefact in self.artefacts if artefact.part == part)
         self.parts[part] = bundle.Part(part, kind, name, version, digest, part, device)
+
+
+def require_python(device: str, python: str) -> None:
+    """UserError unless this version's engine for the device runs on the hosts' Python."""
+    known = PYTHONS.get(device, (python,))
+    if python not in known:
+        raise UserError(
+            f"the engine for device {device} runs on Python {', '.join(known)}, and the hosts' Python is said to be "
+            f"{python}; install one of these on the hosts and name it with --python."
+        )
 
 
 def require_models(models: list[Path]) -> None:

@@ -13,13 +13,20 @@ from pathlib import Path
 
 from ansible_collections.bedplate.llm.plugins.module_utils import bundle, tiny_model, tiny_model_text
 
-from bedplate.bundles.assemble import Assembler, Locks, require_models
+from bedplate.bundles import DEFAULT_DEVICE
+from bedplate.bundles.assemble import (
+    TINY_MODEL,
+    Assembler,
+    Locks,
+    require_models,
+    require_python,
+)
 from bedplate.bundles.download import Target
 from bedplate.bundles.progress import Progress, silent
 from bedplate.errors import UserError
 
 # Changed when this program makes another bundle of the same inputs, so that old ones are not taken for up to date.
-RECIPE = "2"
+RECIPE = "3"
 
 
 @dataclass(frozen=True)
@@ -37,19 +44,22 @@ def build(
     *,
     models: Sequence[Path] = (),
     python: str | None = None,
-    device: str = "cpu",
+    device: str = DEFAULT_DEVICE,
     engine_lock: Path | None = None,
     progress: Progress = silent,
 ) -> Built:
     """Make `destination` the bundle.
 
-    models: folders to add beside the tiny model.  python: the hosts' version such as "3.11", by default that of this
-    machine.  engine_lock: a lock file instead of the one that this version has for the device.
+    models: folders of models; without any, the bundle gets the lab's tiny one, so that there is something to serve.
+    python: the hosts' version such as "3.11", by default that of this machine.  engine_lock: a lock file instead of the
+    one that this version has for the device.
     """
     target = Target(python or f"{sys.version_info.major}.{sys.version_info.minor}", os.uname().machine)
     folders = [model.absolute() for model in models]
     require_models(folders)
     locks = Locks.of(device, engine_lock)
+    if engine_lock is None:
+        require_python(device, target.python)
     inputs = _inputs(name, target, device, locks, folders)
     old = _existing(destination)
     if old and old.inputs == inputs and _complete(destination, old):
@@ -62,9 +72,11 @@ def build(
         assembler = Assembler(root, target, progress)
         assembler.engine(locks, device)
         assembler.gateway(locks)
-        assembler.tiny_model()
         for folder in folders:
             assembler.model(folder)
+        if not folders:
+            progress(f"no --model was given: the bundle gets {TINY_MODEL}, whose weights are random")
+            assembler.tiny_model()
         described = {"python": target.python, "architecture": target.architecture}
         made = bundle.Bundle(name, inputs, described, assembler.parts, assembler.artefacts)
         (root / bundle.MANIFEST).write_text(bundle.to_json(made), encoding="utf-8")

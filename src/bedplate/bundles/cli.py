@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from ansible_collections.bedplate.llm.plugins.module_utils import bundle as manifests
 
+from bedplate.bundles import DEFAULT_DEVICE
 from bedplate.errors import FAILED, UserError
 
 app = typer.Typer(no_args_is_help=True, help="Make and check bundles: what hosts are fed from.")
@@ -20,11 +21,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 @app.command()
 def build(
-    name: Annotated[str, typer.Argument(help="Name of the bundle.")] = "lab",
+    name: Annotated[str, typer.Argument(help="Name of the bundle, such as that of the site.")],
     directory: Annotated[Path | None, typer.Option("--dir", help="Where; default bundles/NAME.")] = None,
-    model: Annotated[list[Path] | None, typer.Option(help="Folder of a model to add; may be repeated.")] = None,
+    model: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a model, may be repeated; default the lab's tiny one.")
+    ] = None,
     python: Annotated[str | None, typer.Option(help="The hosts' Python, such as 3.11; default this machine's.")] = None,
-    device: Annotated[str, typer.Option(help="What the engine computes on.")] = "cpu",
+    device: Annotated[str, typer.Option(help="What the engine computes on; a lab's is cpu.")] = DEFAULT_DEVICE,
     engine_lock: Annotated[
         Path | None, typer.Option(help="Lock file of the engine, instead of this version's for the device.")
     ] = None,
