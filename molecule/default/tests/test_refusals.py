@@ -70,14 +70,22 @@ def tampered_bundle(tmp_path: Path) -> Path:
     return copy
 
 
-def test_a_tampered_model_never_gets_its_final_name(client, site, tampered_bundle):
-    client.check_output("sudo rm -rf /var/lib/bedplate/models")  # a machine that has no model yet
+@pytest.fixture
+def machine_without_models(client):
+    """The machine that serves nothing, as if no model had come to it yet."""
+    client.check_output("sudo mv /var/lib/bedplate/models /var/lib/bedplate/models-aside")
+    yield client
+    client.check_output("sudo rm -rf /var/lib/bedplate/models")
+    client.check_output("sudo mv /var/lib/bedplate/models-aside /var/lib/bedplate/models")
+
+
+def test_a_tampered_model_never_gets_its_final_name(machine_without_models, site, tampered_bundle):
     said = refused(
-        client,
+        machine_without_models,
         str(SCENARIO / "playbooks" / "tampered.yml"),
         "-e",
         json.dumps({"bedplate_bundle_dir": str(tampered_bundle)}),
     )
     assert "model.safetensors" in said
     assert "sha256" in said or "digest" in said
-    assert not client.file(f"/var/lib/bedplate/models/{site.model}").exists
+    assert not machine_without_models.file(f"/var/lib/bedplate/models/{site.model}").exists
