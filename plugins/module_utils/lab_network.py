@@ -5,11 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 
-from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import lock, record_lab, run, write
+from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import (
+    lock,
+    read_json,
+    record_lab,
+    run,
+    write,
+)
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import (
     STATE_ROOT,
     Lab,
@@ -18,9 +25,10 @@ from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import (
     ruleset,
 )
 
-FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+SETTINGS = Path("/proc/sys/net/ipv4")
+FORWARDING = SETTINGS / "ip_forward"
 # What the operator's machine had before the first lab, for the last lab's down to restore.
-_FORWARDING_BEFORE = STATE_ROOT / "ip_forward"
+_FORWARDING_BEFORE = STATE_ROOT / "forwarding.json"
 
 
 def addresses() -> dict[str, list[str]]:
@@ -66,8 +74,7 @@ def make_network(lab: Lab, outside: bool) -> list[str]:
         if "firewall" in changes:
             run("nft", "-f", "-", stdin=_stamped_ruleset(lab, outside)[1])
         if "forwarding" in changes:
-            write(_FORWARDING_BEFORE, FORWARDING.read_text(), 0o600)
-            FORWARDING.write_text("1")
+            switch_forwarding_on()
     return changes
 
 
@@ -93,8 +100,26 @@ def remove_network(lab: Lab) -> bool:
     return existed
 
 
+def forwarding_settings() -> dict[str, str]:
+    """The forwarding switch, and what the kernel overwrites when it is turned: the switches of single interfaces, and
+    whether redirects are accepted.  In the order in which they are to be restored."""
+    paths = [FORWARDING, *sorted(SETTINGS.glob("conf/*/forwarding")), SETTINGS / "conf/all/accept_redirects"]
+    return {str(path): path.read_text().strip() for path in paths}
+
+
+def switch_forwarding_on() -> None:
+    if not _FORWARDING_BEFORE.exists():  # else somebody has turned it off under a lab: not what was before all labs
+        write(_FORWARDING_BEFORE, json.dumps(forwarding_settings()), 0o600)
+    FORWARDING.write_text("1")
+
+
 def restore_forwarding() -> None:
-    """Give the forwarding switch back once no lab is left."""
-    if _FORWARDING_BEFORE.exists() and not any(STATE_ROOT.glob("*/lab.json")):
-        FORWARDING.write_text(_FORWARDING_BEFORE.read_text())
-        _FORWARDING_BEFORE.unlink()
+    """Give the forwarding switch back, and what went with it, once no lab is left."""
+    before = read_json(_FORWARDING_BEFORE)
+    if before is None or any(STATE_ROOT.glob("*/lab.json")):
+        return
+    for path, value in before.items():
+        with contextlib.suppress(FileNotFoundError):  # an interface that has gone meanwhile
+            if Path(path).read_text().strip() != value:
+                Path(path).write_text(value)
+    _FORWARDING_BEFORE.unlink()

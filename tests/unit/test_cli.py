@@ -220,6 +220,16 @@ def test_the_lab_asks_for_root_in_a_sentence(acme, monkeypatch, words):
     assert f"run `sudo bedplate lab {words[0]}`" in result.stderr
 
 
+def test_lab_status_names_a_machine_whose_making_was_interrupted(acme, plays, monkeypatch):
+    half = {"name": "store1", "running": False, "reachable": False, "console": "console.log"}
+    seen = {"exists": True, "outside": False, "machines": [half]}
+    plays.events = (TaskEnded("store1", "", "Look", "ok", result=seen), DONE)
+    monkeypatch.setattr(lab.os, "geteuid", lambda: 0)
+    result = bedplate("lab", "status", "--site", "acme")
+    assert result.exit_code == 0, result.output
+    assert "store1       not made completely" in result.stdout
+
+
 def test_lab_up_copies_the_embedded_inventory_once_and_without_secrets(acme, plays, monkeypatch, tmp_path):
     embedded = tmp_path / "collection/inventories/lab"
     (embedded / ".secrets").mkdir(parents=True)

@@ -37,7 +37,7 @@ def test_a_tpm_is_there_only_when_it_is_declared(tmp_path):
     assert "tpm" not in qemu(plain, tmp_path).replace(str(tmp_path), "")
 
 
-@pytest.mark.parametrize(("accelerator", "processor"), [("kvm", "-cpu host"), ("tcg", "-cpu max")])
+@pytest.mark.parametrize(("accelerator", "processor"), [("kvm", "-cpu host"), ("tcg", "-cpu Westmere")])
 def test_the_processor_is_what_the_accelerator_can_give(accelerator, processor, tmp_path):
     line = qemu(STORE, tmp_path, accelerator)
     assert f"-accel {accelerator} {processor}" in line

@@ -174,6 +174,9 @@ def _machine_lines(site: str, seen: Mapping[str, Any]) -> list[str]:
         return [f"Nothing of the lab {site} stands on this computer; `bedplate lab up` raises it."]
     lines = [f"Lab {site}, outside {'reachable' if seen['outside'] else 'switched off'}:"]
     for machine in seen["machines"]:
+        if "kind" not in machine:  # its making was interrupted before it was recorded, or is under way
+            lines.append(f"  {machine['name']:<12} not made completely; `bedplate lab up` makes it, `down` removes it")
+            continue
         state = "running" if machine["running"] else "ended"
         if machine["running"] and not machine["reachable"]:
             state += ", ssh does not answer"
