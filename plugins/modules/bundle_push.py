@@ -128,7 +128,7 @@ def write_index(dest, index):
 def query(files, dest, remember):
     """Which files are right, and how much there is of those that are not complete."""
     index = read_index(dest)
-    present, partial = [], {}
+    present, partial, learned = [], {}, False
     for file in files:
         path = os.path.join(dest, file.path)
         if os.path.isfile(path) and not os.path.islink(path):
@@ -138,11 +138,12 @@ def query(files, dest, remember):
                 continue
             if now["size"] == file.size and digest(path) == file.sha256:
                 index[file.path] = {"sha256": file.sha256, **now}
+                learned = True
                 present.append(file.path)
                 continue
         if os.path.isfile(path + PART):
             partial[file.path] = os.path.getsize(path + PART)
-    if remember and present:
+    if remember and learned:
         write_index(dest, index)
     return present, partial
 

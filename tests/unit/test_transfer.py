@@ -1,5 +1,7 @@
 """What bundle_push sends: only what is missing, from where the last attempt ended, small files together."""
 
+import hashlib
+
 import pytest
 from ansible_collections.bedplate.llm.plugins.module_utils.transfer import (
     CHUNK,
@@ -13,6 +15,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.transfer import (
     progress,
     verified,
 )
+from ansible_collections.bedplate.llm.plugins.modules import bundle_push
 
 BIG = File("wheels/torch.whl", "a" * 64, 200 * MIB)
 LITTLE = File("requirements.txt", "b" * 64, 10)
@@ -63,3 +66,22 @@ def test_a_file_that_changed_since_it_was_hashed_is_hashed_again():
     assert not verified(index, "a", "d", {**stamp, "mtime_ns": 4})
     assert not verified(index, "a", "e", stamp)
     assert not verified({}, "a", "d", stamp)
+
+
+def test_looking_a_second_time_writes_nothing_on_the_host(tmp_path):
+    (tmp_path / "wheel").write_bytes(b"content")
+    files = [File("wheel", hashlib.sha256(b"content").hexdigest(), 7)]
+    assert bundle_push.query(files, str(tmp_path), remember=True) == (["wheel"], {})
+    index = tmp_path / bundle_push.INDEX
+    before = index.stat()
+    assert bundle_push.query(files, str(tmp_path), remember=True) == (["wheel"], {})
+    assert (index.stat().st_mtime_ns, index.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_a_file_that_somebody_changed_is_not_taken_for_verified(tmp_path):
+    path = tmp_path / "wheel"
+    path.write_bytes(b"content")
+    files = [File("wheel", hashlib.sha256(b"content").hexdigest(), 7)]
+    bundle_push.query(files, str(tmp_path), remember=True)
+    path.write_bytes(b"CONTENT")
+    assert bundle_push.query(files, str(tmp_path), remember=True) == ([], {})
