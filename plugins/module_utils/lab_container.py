@@ -15,12 +15,15 @@ from ansible_collections.bedplate.llm.plugins.module_utils.lab_seed import SeedF
 # The supervisor of one container; it stays as its first process's parent.
 #  - It enters the machine's cgroups first: without cgroups of their own all containers would share the caller's, and
 #    their systemds would fight over it (services then fail at random with 219/CGROUP).
-#  - The overlay is mounted in a mount namespace of its own, so that it goes away with the processes.
+#  - The overlay is mounted in a mount namespace of its own, so that it goes away with the processes; and volatile, since
+#    otherwise a machine's end waits until all that it ever wrote is on the disk. The kernel refuses to mount such a layer
+#    again by the mark that is removed here: what was written is still there, unless this computer itself went down.
 #  - With --keep-unit nspawn ends with 133 when the container reboots, and leaves starting it again to the caller.
 SUPERVISOR = """\
 while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; done; shift
 exec unshare --mount sh -c '
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root" || exit 1
+rm -rf "$2/work/work/incompat/volatile"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work,volatile" "$2/root" || exit 1
 shift 2
 while :; do
     "$@"; code=$?
