@@ -5,13 +5,15 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 VENV := .venv/.made-from
 PROMPT ?= What is a bedplate?
 
-.PHONY: help demo test check lint types unit sanity build molecule clean
+.PHONY: help setup demo test check lint types unit sanity build molecule bench clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(VENV): requirements/dev.txt tools/setup
 	@tools/setup
+
+setup: $(VENV) ## The environment .venv, with the bedplate command in .venv/bin
 
 demo: $(VENV) ## Bare machine to first token: a lab host, provisioned, verified, asked
 	@tools/demo "$(PROMPT)"
@@ -42,6 +44,9 @@ build: $(VENV) ## Wheel and collection tarball, looked into, installed and run
 
 molecule: $(VENV) ## The whole rollout on lab machines, seen from a second one (root)
 	@tools/molecule
+
+bench: $(VENV) ## What a rollout costs that has nothing to do (root); numbers, not a test
+	@python tests/bench/converge/measure.py
 
 clean: ## Remove what the targets made here (not the caches of the machine)
 	rm -rf .venv .dev .ansible .bedplate dist build

@@ -111,7 +111,7 @@ def measure() -> dict[str, object]:
 def main() -> int:
     if os.geteuid() != 0:
         sys.exit("bench: lab machines need root; run it again with sudo.")
-    subprocess.run([str(BIN / "bedplate"), "bundle", "build", "lab"], cwd=PROJECT, check=True)
+    subprocess.run([str(BIN / "bedplate"), "bundle", "build", "lab", "--device", "cpu"], cwd=PROJECT, check=True)
     try:
         playbook("bedplate.llm.lab_up")
         playbook("bedplate.llm.site")

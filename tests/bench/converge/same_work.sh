@@ -32,7 +32,9 @@ print(json.load(sys.stdin)["data"][0]["id"])')
 case $1 in
     record) look ;;
     compare)
-        wanted=$(cat)
-        [ "$(look)" = "$wanted" ]
+        found=$(mktemp)
+        trap 'rm -f "$found"' EXIT
+        look >"$found"
+        diff - "$found" >&2
         ;;
 esac
