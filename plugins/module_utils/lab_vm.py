@@ -17,9 +17,8 @@ from ansible_collections.bedplate.llm.plugins.module_utils.lab_seed import initr
 
 QEMU = "qemu-system-x86_64"
 _PROBE_SECONDS = 6.0
-# An emulated processor is as slow as the features that it has: with those of `max` the C library chooses code for wide
-# vectors, which emulation does word by word, and a boot costs a fifth more. Westmere is what distributions ask for at
-# most (x86-64-v2), and has AES for encrypted disks.
+# `max` emulates all that QEMU knows, and boots slower for it (which feature costs it is not known: AVX does not).
+# Westmere is what distributions ask for at most (x86-64-v2), and has AES for encrypted disks.
 _PROCESSOR = {"kvm": "host", "tcg": "Westmere"}
 
 # swtpm ends by itself when QEMU closes the connection; a reboot inside the machine ends neither.
