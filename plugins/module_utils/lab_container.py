@@ -15,9 +15,10 @@ from ansible_collections.bedplate.llm.plugins.module_utils.lab_seed import SeedF
 # The supervisor of one container; it stays as its first process's parent.
 #  - It enters the machine's cgroups first: without cgroups of their own all containers would share the caller's, and
 #    their systemds would fight over it (services then fail at random with 219/CGROUP).
-#  - The overlay is mounted in a mount namespace of its own, so that it goes away with the processes; and volatile, since
-#    otherwise a machine's end waits until all that it ever wrote is on the disk. The kernel refuses to mount such a layer
-#    again by the mark that is removed here: what was written is still there, unless this computer itself went down.
+#  - The overlay is mounted in a mount namespace of its own, so that it goes away with the processes.
+#  - It is volatile: otherwise a machine's end waits until all that it ever wrote is on the disk. The kernel leaves a
+#    mark by which it refuses to mount such a layer again; it is removed, since what was written is still there unless
+#    this computer itself went down.
 #  - With --keep-unit nspawn ends with 133 when the container reboots, and leaves starting it again to the caller.
 SUPERVISOR = """\
 while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; done; shift
