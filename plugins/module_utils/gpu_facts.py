@@ -3,8 +3,8 @@
 # (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """What is known of a host's GPUs: the structure of the fact `bedplate_gpus`.
 
-Whatever could not be read is None, never a guess.  None alone means that the hardware, the driver or the source does not
-have the value; a reason in `unreadable` means that it should have been there.
+Whatever could not be read is None, never a guess.  None alone means that the hardware, the driver or the source does
+not have the value; a reason in `unreadable` means that it should have been there.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class ConfidentialCompute:
 
 @dataclass(frozen=True)
 class Driver:
-    """The driver: `version` is what answers, `module_version` what the kernel has, `library_version` what is installed."""
+    """The driver: `version` is what answers, `module_version` the kernel's, `library_version` the installed one."""
 
     version: Optional[str] = None
     module_version: Optional[str] = None
@@ -341,12 +341,12 @@ def from_dict(kind: Type[T], value: Any) -> T:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    arguments = getattr(hint, "__args__", ())
+    inner: List[Any] = list(getattr(hint, "__args__", ()))
     origin = getattr(hint, "__origin__", None)
     if value is None:
         return None
     if origin is Union:
-        return _typed(arguments[0], value)
+        return _typed(inner[0], value)
     if origin is tuple:
-        return tuple(_typed(arguments[0], item) for item in value)
-    return from_dict(hint, value) if dataclasses.is_dataclass(hint) else value
+        return tuple(_typed(inner[0], item) for item in value)
+    return from_dict(hint, value) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else value

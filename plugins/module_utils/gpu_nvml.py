@@ -124,7 +124,9 @@ def read(nvml: Any) -> Reading:
         try:
             count = int(nvml.nvmlDeviceGetCount())
         except nvml.NVMLError as error:
-            raise SourceError(f"NVML does not count the GPUs: {_sentence(error)}", driver, _simulated(driver)) from error
+            raise SourceError(
+                f"NVML does not count the GPUs: {_sentence(error)}", driver, _simulated(driver)
+            ) from error
         return Reading(tuple(_gpu(nvml, index) for index in range(count)), driver, _simulated(driver))
     finally:
         with look.at("shutdown"):
@@ -148,7 +150,7 @@ def library_version(nvml_version: Optional[str]) -> Optional[str]:
     """The driver's version in NVML's own, which has CUDA's major version before it: '13.580.95.05' is '580.95.05'."""
     if not nvml_version:
         return None
-    first, dot, rest = nvml_version.partition("+")[0].partition(".")
+    _cuda, dot, rest = nvml_version.partition("+")[0].partition(".")
     return rest if dot and rest.count(".") else None
 
 
