@@ -63,7 +63,7 @@ _QUIET = {
     25: "argument version mismatch",
     26: "deprecated",
 }
-_DRIVER_NOT_LOADED, _MISMATCH = 9, 18
+_DRIVER_NOT_LOADED, _NO_LIBRARY, _MISMATCH = 9, 12, 18
 _FATAL = {15, 16}
 
 _LINKS = 36  # the most that NVML has names for
@@ -117,6 +117,8 @@ def read(nvml: Any) -> Reading:
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
+        if getattr(error, "value", None) == _NO_LIBRARY:
+            raise SourceError("The driver's library libnvidia-ml.so.1 is not installed.") from error
         driver = _installed(look, error)
         raise SourceError(f"NVML does not start: {_sentence(error)}", driver, _simulated(driver)) from error
     try:

@@ -234,7 +234,7 @@ def _fabric(values: _Values) -> Optional[Fabric]:
         cluster_uuid=_not_zero(
             values.text("fabric/clusterUuid", "fabric/ClusterUUID", "fabric/cluster_uuid", name="fabric")
         ),
-        clique_id=values.count("fabric/cliqueId", "fabric/CliqueId", "fabric/clique_id", name="fabric"),
+        clique_id=values.count("fabric/cliqueId", "fabric/CliqueId", name="fabric"),
     )
 
 

@@ -63,11 +63,12 @@ def assemble(
 ) -> GpuFacts:
     """The facts of a host; `installed` is the driver as its files show it, `bus` what PCI shows.
 
-    A simulated driver has no module, no bus and no fabric manager: those of the machine below it are left out.
+    A simulated driver has no module, no bus and no fabric manager: what is seen of them is the machine's below it.
     """
     simulated = reading.simulated
     if simulated:
         bus, installed, fabric_manager = Bus(), Driver(), None
+        host = replace(host, nouveau_loaded=False)
     gpus = _addressed(reading.gpus, bus.gpus)
     beside = {gpu.pci_address: gpu for gpu in bus.gpus}
     return GpuFacts(
