@@ -86,8 +86,8 @@ ansible_facts:
         gpus:
           description: >-
             One entry for each GPU, in the driver's order: names, PCI address and link, memory, ECC and row remapping,
-            MIG, NVLink and fabric, NUMA node and processors, power, clocks, persistence, and processes; C(error) when the
-            GPU does not answer, and C(unreadable) for single values with the reason.
+            MIG, NVLink and fabric, NUMA node and processors, power, clocks, persistence, and processes; C(error) when
+            the GPU does not answer, and C(unreadable) for single values with the reason.
           type: list
           elements: dict
           returned: always
