@@ -69,7 +69,7 @@ options:
   gpu_profile:
     description:
       - Name or path of a profile of GPUs that the machine wears, to see what the collection makes of hardware
-        that is not there. The machine gets a stand-in for the driver's library, which says that it is one. Empty for none.
+        that is not there. The machine gets a stand-in for the driver's library, which says so. Empty for none.
     type: str
   gpu_source:
     description: Folder with the stand-in's source and the profiles that O(gpu_profile) may name.
