@@ -49,9 +49,9 @@ ARCHITECTURES = {
     10: "blackwell",
     13: "rubin",
 }
-_FABRIC_STATES = {0: "not_supported", 1: "not_started", 2: "in_progress", 3: "completed"}
-_FABRIC_HEALTH = {1: "healthy", 2: "unhealthy", 3: "limited_capacity"}
-_ENVIRONMENTS = {0: "unavailable", 1: "simulation", 2: "production"}
+FABRIC_STATES = {0: "not_supported", 1: "not_started", 2: "in_progress", 3: "completed"}
+FABRIC_HEALTH = {1: "healthy", 2: "unhealthy", 3: "limited_capacity"}
+ENVIRONMENTS = {0: "unavailable", 1: "simulation", 2: "production"}
 
 # NVML's error codes.  The quiet ones say that there is nothing to know; the fatal ones that the GPU is gone.
 _QUIET = {
@@ -181,7 +181,7 @@ def _confidential_compute(look: Look) -> Optional[ConfidentialCompute]:
     return ConfidentialCompute(
         enabled=bool(state.ccFeature),
         devtools=bool(state.devToolsMode),
-        environment=_ENVIRONMENTS.get(state.environment),
+        environment=ENVIRONMENTS.get(state.environment),
     )
 
 
@@ -317,13 +317,13 @@ def _nvlink(look: Look, handle: Any) -> Optional[NvLink]:
 def _fabric(look: Look, handle: Any) -> Optional[Fabric]:
     with look.at("fabric"):
         info = _fabric_info(look.nvml, handle)
-        state = _FABRIC_STATES.get(info.state, "not_supported")
+        state = FABRIC_STATES.get(info.state, "not_supported")
         if state == "not_supported":
             return None
         return Fabric(
             state=state,
             status="success" if info.status == 0 else str(look.nvml.NVMLError(info.status)),
-            health=_FABRIC_HEALTH.get(getattr(info, "healthSummary", 0)),
+            health=FABRIC_HEALTH.get(getattr(info, "healthSummary", 0)),
             cluster_uuid=_uuid(bytes(info.clusterUuid)),
             clique_id=int(info.cliqueId),
         )
