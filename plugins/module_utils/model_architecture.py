@@ -186,7 +186,8 @@ def _layer_types(read: _Reader, layers: int) -> Optional[List[str]]:
             return types
     found = f"{wrong!r} in it" if wrong is not None else "not a list of all layers"
     raise ModelError(
-        f"{read.where}: layer_types has {found}; expected full_attention or sliding_attention for each of {layers} layers."
+        f"{read.where}: layer_types has {found}; expected full_attention or sliding_attention for each"
+        f" of {layers} layers."
     )
 
 
@@ -226,7 +227,7 @@ def _moe(read: _Reader, family: _Family) -> Optional[Moe]:
     )
     if moe.experts_per_token > moe.routed_experts:
         raise ModelError(
-            f"{read.where}: num_experts_per_tok is {moe.experts_per_token} of {moe.routed_experts} experts; expected fewer."
+            f"{read.where}: num_experts_per_tok is {moe.experts_per_token}, more than the {moe.routed_experts} experts."
         )
     if not family.latent and (read.config.get("mlp_only_layers") or read.number("decoder_sparse_step", 1) != 1):
         raise ModelError(f"{read.where}: mlp_only_layers and decoder_sparse_step other than 1 are not planned.")

@@ -22,9 +22,12 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the checkpoint's linear layers are stored.  bits: of a weight; group_size: weights to one scale, None for
-    one scale per tensor or channel; block_shape: of block-wise fp8; excluded: module names or patterns left as they are;
-    zero_points: whether 4-bit groups carry one (AWQ)."""
+    """How the checkpoint's linear layers are stored.
+
+    bits: of a weight; group_size: weights to one scale, None for one scale per tensor or channel; block_shape: outputs
+    and inputs to one scale of block-wise fp8; excluded: module names or patterns that are left as they are;
+    zero_points: whether 4-bit groups carry one (AWQ).
+    """
 
     method: str
     bits: int
@@ -36,8 +39,8 @@ class Quantization:
 
 # Width and height of the blocks that share a scale in DeepSeek's fp8.
 BLOCK = (128, 128)
-# Precisions that are not the checkpoint's own.  Notes of the engine: scales of 4-bit groups are 16-bit, those of fp8 blocks
-# 32-bit, those of fp4 groups 8-bit.  Online fp8 has one 32-bit scale a layer, which is not counted.
+# Precisions that are not the checkpoint's own.  Scales of 4-bit groups are 16-bit, those of fp8 blocks 32-bit, those of
+# fp4 groups 8-bit; one 32-bit scale for a whole layer, as online fp8 has, is not counted.
 PRECISIONS = {
     "fp8": Quantization("fp8", 8),
     "fp8_block": Quantization("fp8", 8, block_shape=BLOCK),
@@ -63,7 +66,7 @@ def of_precision(precision: str, own: Optional[Quantization]) -> Optional[Quanti
 
 
 def is_excluded(quantization: Quantization, module: str) -> bool:
-    """Whether a module (a tensor's name without .weight) stays as it is: by name, by a part of it, or by re: pattern."""
+    """Whether a module (a tensor's name without .weight) stays as it is: by its name, a part of it, or a pattern."""
     for pattern in quantization.excluded:
         if pattern.startswith("re:"):
             if re.match(pattern[3:], module):

@@ -4,8 +4,7 @@
 """The tensors of a model and the bytes that each GPU holds of them.
 
 Names and shapes are those of Hugging Face's checkpoints.  What a rank holds was read in vLLM 0.32:
-model_executor/layers/{linear,vocab_parallel_embedding}.py, layers/fused_moe/config.py, layers/attention/mla_attention.py,
-models/{llama,qwen2,deepseek_v2,deepseek_mtp}.py and distributed/utils.py (get_pp_indices); tests/reference compares.
+model_executor/layers/{linear,vocab_parallel_embedding,fused_moe/config,attention/mla_attention}.py, {llama,qwen2,deepseek_v2,deepseek_mtp}.py and distributed/utils.py (get_pp_indices); tests/reference compares.
 """
 
 from __future__ import annotations
@@ -201,9 +200,8 @@ def _size(shape: Tuple[int, ...]) -> int:
 
 
 def parameters(arch: Architecture, mtp: bool = False) -> int:
-    """The number of weights as published; the routers' correction biases, which no one counts, are left out."""
-    counted = (g for g in _groups(arch, mtp) if not g.spec.name.endswith("e_score_correction_bias"))
-    return sum(group.count * _size(group.spec.shape) for group in counted)
+    """The number of weights, as published for the model."""
+    return sum(group.count * _size(group.spec.shape) for group in _groups(arch, mtp))
 
 
 def _stored(quantization: Optional[Quantization], spec: TensorSpec, loaded: bool) -> Optional[Quantization]:
