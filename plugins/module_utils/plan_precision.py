@@ -68,8 +68,8 @@ def warnings(precision: str, stored: str, product: Product) -> List[str]:
     said = []
     if precision == "fp8" and not product.fp8:
         said.append(
-            f"{product.name} has no fp8 units: weights are kept in fp8 and unpacked to bf16 (Marlin), which saves memory"
-            " and decoding time but no prefill time."
+            f"{product.name} has no fp8 units: weights are kept in fp8 and unpacked to bf16 (Marlin), which saves"
+            " memory and decoding time but no prefill time."
         )
     if precision == "fp8" and stored == "bf16":
         said.append(
@@ -77,7 +77,9 @@ def warnings(precision: str, stored: str, product: Product) -> List[str]:
             " need, or use a published fp8 checkpoint."
         )
     if precision in ("awq_int4", "gptq_int4", "nvfp4") and precision != stored:
-        said.append(f"{title(precision)} needs its own checkpoint, and its answers differ: measure the quality that you need.")
+        said.append(
+            f"{title(precision)} needs its own checkpoint, and its answers differ: measure the quality that you need."
+        )
     return said
 
 
@@ -102,13 +104,18 @@ def smaller_kv(arch: Architecture) -> str:
     return "fp8_ds_mla" if arch.indexer is not None else "fp8"
 
 
-def choices(arch: Architecture, wanted: str) -> Tuple[str, ...]:
-    """The formats to try, best first: the asked one, or the checkpoint's and then what the engine can make of it."""
+def choices(arch: Architecture, wanted: str, product: Optional[Product] = None) -> Tuple[str, ...]:
+    """The formats to try, best first: the asked one, or the checkpoint's and then what the engine can make of it.
+
+    On a GPU that cannot serve the checkpoint's format, other checkpoints of the model are looked at.
+    """
     stored = of_checkpoint(arch)
     if wanted == "checkpoint":
         return (stored,)
     if wanted != "auto":
         return (wanted,)
+    if product is not None and problem(stored, product):
+        return (stored, "bf16", "awq_int4")
     return ("bf16", "fp8") if stored == "bf16" else (stored,)
 
 

@@ -71,12 +71,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Budget:
-    """Where the memory of one GPU goes, bytes.  kv is what is left, negative when the rest does not fit."""
+    """Where the memory of one GPU goes, bytes.  kv is what is left, negative when the rest does not fit.
+
+    outside: what --gpu-memory-utilization leaves to others; beside_weights: what the engine puts beside the weights
+    while it loads them, which its log counts as weights.
+    """
 
     total: int
     reserved_by_driver: int
     outside: int
     weights: int
+    beside_weights: int
     activations: int
     graphs: int
     communication: int
@@ -88,7 +93,8 @@ class Budget:
 
     @property
     def kv(self) -> int:
-        return self.requested - self.weights - self.activations - self.graphs - self.communication - self.base
+        rest = self.activations + self.graphs + self.communication + self.base
+        return self.requested - self.weights - self.beside_weights - rest
 
     def as_dict(self) -> Dict[str, int]:
         return {**asdict(self), "kv": self.kv}
@@ -166,6 +172,7 @@ class Plan:
     """The answer.  Bytes and tokens are those of one GPU and one engine unless a name says total.
 
     kv_cache_tokens, max_concurrency: as one engine reports them at max_model_len (with DP there are several engines).
+    engines: services of their own, one for each host; the parallel sizes are those of one of them.
     concurrent_requests: at the profile's lengths, all engines together.
     flags: arguments of `vllm serve` after the model, a value or True for a switch; shortfall_bytes: of each GPU.
     """
@@ -182,6 +189,7 @@ class Plan:
     pipeline_parallel: int
     data_parallel: int
     expert_parallel: bool
+    engines: int
     gpus_used: int
     weight_bytes_per_gpu: int
     kv_bytes_per_token_per_gpu: int

@@ -27,13 +27,22 @@ from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import 
 BANDWIDTH_SHARE = 0.70
 # Share of the tensor cores' rate that prefill reaches.  Not calibrated; a bare matrix product reached 0.80 on an H200.
 RATE_SHARE = 0.55
-# What a step takes besides: launches, scheduling, sampling.  From R1-Distill-Qwen-1.5B in the same source: 5.3 ms, where
-# its bytes take 1.7 ms.  Not calibrated on vLLM 0.33.
+# What a step takes besides: launches, scheduling, sampling.  From R1-Distill-Qwen-1.5B in the same source: 5.3 ms,
+# where its bytes take 1.7 ms.  Not calibrated on vLLM 0.33.
 STEP_SECONDS = 1.5e-3
 # One collective, besides its bytes.  Not calibrated: usual figures of NCCL over NVLink, PCIe and between hosts.
-_LATENCY = {"nvlink": 8e-6, "pcie": 30e-6, "hosts": 40e-6}
+# Cards without peer access send through the host's memory: R1-Distill-Qwen-14B on 8 RTX 4090 has 44 ms per token in the
+# source above, where its bytes take 5 ms, in 96 collectives.
+_LATENCY = {"nvlink": 8e-6, "pcie": 30e-6, "host memory": 250e-6, "hosts": 40e-6}
 
-_WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "fp8_block": 1.000244, "awq_int4": 0.51953, "gptq_int4": 0.515625, "nvfp4": 0.5625}
+_WEIGHT_BYTES = {
+    "bf16": 2.0,
+    "fp8": 1.0,
+    "fp8_block": 1.000244,
+    "awq_int4": 0.51953,
+    "gptq_int4": 0.515625,
+    "nvfp4": 0.5625,
+}
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,15 @@ def _attention_operations(arch: Architecture, context: float) -> float:
     return 4.0 * arch.layers * arch.heads * arch.head_dim * context
 
 
+def _way(gpus: GpuSet, group: int) -> str:
+    """How the GPUs of such a group reach each other."""
+    if group > gpus.gpus_per_host:
+        return "hosts"
+    if gpus.linked(group):
+        return "nvlink"
+    return "pcie" if gpus.product.peer_access else "host memory"
+
+
 def _communication(work: Work, gpus: GpuSet, tokens: float) -> float:
     """Seconds of a step's collectives on one stage: two all-reduces a layer for TP, the exchange of tokens for DP."""
     arch, ranks = work.arch, work.parallelism
@@ -101,21 +119,19 @@ def _communication(work: Work, gpus: GpuSet, tokens: float) -> float:
     if ranks.tensor > 1:
         size = tokens * arch.hidden_size * 2.0
         group = ranks.tensor
-        kind = "hosts" if group > gpus.gpus_per_host else "nvlink" if gpus.linked(group) else "pcie"
-        each = 2.0 * (group - 1) / group * size / gpus.bandwidth_between(group) + _LATENCY[kind]
+        each = 2.0 * (group - 1) / group * size / gpus.bandwidth_between(group) + _LATENCY[_way(gpus, group)]
         seconds += 2.0 * layers * each
     if arch.moe is not None and ranks.data > 1:
         group = ranks.data * ranks.tensor
         sparse = (arch.layers - arch.moe.first_dense_layers) / ranks.pipeline
-        kind = "hosts" if group > gpus.gpus_per_host else "nvlink" if gpus.linked(group) else "pcie"
         # all-gather and reduce-scatter (--all2all-backend, the default): everybody's tokens, in and out
         size = 2.0 * (ranks.data - 1) * tokens * arch.hidden_size * 2.0
-        seconds += sparse * (size / gpus.bandwidth_between(group) + 2 * _LATENCY[kind])
+        seconds += sparse * (size / gpus.bandwidth_between(group) + 2 * _LATENCY[_way(gpus, group)])
     return seconds
 
 
 def step_seconds(work: Work, gpus: GpuSet, requests: float, context: float, bound: bool) -> float:
-    """Seconds until each of so many requests of one replica has its next token; stages of a pipeline come one by one."""
+    """Seconds until each of so many requests of one replica has its next token; stages come one after the other."""
     product, ranks = gpus.product, work.parallelism
     stages = ranks.pipeline
     # With more requests than stages, each stage works on its part of them; a single one passes all stages.
