@@ -38,7 +38,7 @@ def stored_dtype(arch: Architecture, kv_dtype: str) -> str:
 
 def _number_bytes(arch: Architecture, kv_dtype: str) -> int:
     if kv_dtype == "auto":
-        return BYTES[arch.dtype]
+        return int(BYTES[arch.dtype])
     return 1 if kv_dtype.startswith("fp8") else 2
 
 
@@ -51,8 +51,8 @@ def kv_bytes_per_token_per_layer(arch: Architecture, kv_dtype: str, tensor: int 
     kind = stored_dtype(arch, kv_dtype)
     if arch.mla is None:
         width = arch.head_dim + (arch.v_head_dim or arch.head_dim)
-        return max(1, arch.kv_heads // tensor) * width * _number_bytes(arch, kind)
-    size = PACKED.get(kind) or arch.mla.latent * _number_bytes(arch, kind)
+        return int(max(1, arch.kv_heads // tensor) * width * _number_bytes(arch, kind))
+    size = int(PACKED.get(kind) or arch.mla.latent * _number_bytes(arch, kind))
     if arch.indexer:
         size += arch.indexer.head_dim + arch.indexer.head_dim // INDEXER_SCALE_GROUP * 4
     return size

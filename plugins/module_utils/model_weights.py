@@ -3,8 +3,9 @@
 # (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The tensors of a model and the bytes that each GPU holds of them.
 
-Names and shapes are those of Hugging Face's checkpoints.  What a rank holds was read in vLLM 0.32:
-model_executor/layers/{linear,vocab_parallel_embedding,fused_moe/config,attention/mla_attention}.py, {llama,qwen2,deepseek_v2,deepseek_mtp}.py and distributed/utils.py (get_pp_indices); tests/reference compares.
+Names and shapes are those of Hugging Face's checkpoints.  What a rank holds was read in vLLM 0.32, in model_executor
+(layers/linear.py, vocab_parallel_embedding.py, fused_moe/config.py, attention/mla_attention.py; models/llama.py,
+qwen2.py, deepseek_v2.py, deepseek_mtp.py) and distributed/utils.py (get_pp_indices); tests/reference compares.
 """
 
 from __future__ import annotations
@@ -58,40 +59,42 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class _Group:
+class TensorGroup:
     """count equal tensors; {} in the name stands for the expert's number."""
 
     spec: TensorSpec
     count: int = 1
 
 
-def _attention(arch: Architecture, prefix: str, layer: int) -> Iterator[_Group]:
+def _attention(arch: Architecture, prefix: str, layer: int) -> Iterator[TensorGroup]:
     if arch.mla:
         yield from _latent_attention(arch, prefix, layer)
         return
     queries, keys = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
     for name, width, sharding in (("q", queries, "column"), ("k", keys, "kv"), ("v", keys, "kv")):
-        yield _Group(TensorSpec(f"{prefix}{name}_proj.weight", (width, arch.hidden_size), "linear", sharding, layer))
+        yield TensorGroup(
+            TensorSpec(f"{prefix}{name}_proj.weight", (width, arch.hidden_size), "linear", sharding, layer)
+        )
         if arch.qkv_bias:
-            yield _Group(TensorSpec(f"{prefix}{name}_proj.bias", (width,), "bias", sharding, layer))
-    yield _Group(TensorSpec(f"{prefix}o_proj.weight", (arch.hidden_size, queries), "linear", "row", layer))
+            yield TensorGroup(TensorSpec(f"{prefix}{name}_proj.bias", (width,), "bias", sharding, layer))
+    yield TensorGroup(TensorSpec(f"{prefix}o_proj.weight", (arch.hidden_size, queries), "linear", "row", layer))
     if arch.o_bias:
-        yield _Group(TensorSpec(f"{prefix}o_proj.bias", (arch.hidden_size,), "bias", "replicated", layer))
+        yield TensorGroup(TensorSpec(f"{prefix}o_proj.bias", (arch.hidden_size,), "bias", "replicated", layer))
     if arch.qk_norm:
         for name in ("q", "k"):
-            yield _Group(TensorSpec(f"{prefix}{name}_norm.weight", (arch.head_dim,), "norm", "replicated", layer))
+            yield TensorGroup(TensorSpec(f"{prefix}{name}_norm.weight", (arch.head_dim,), "norm", "replicated", layer))
 
 
-def _latent_attention(arch: Architecture, prefix: str, layer: int) -> Iterator[_Group]:
+def _latent_attention(arch: Architecture, prefix: str, layer: int) -> Iterator[TensorGroup]:
     mla = arch.mla
     assert mla is not None
     hidden, queries = arch.hidden_size, arch.heads * mla.qk_head_dim
 
-    def linear(name: str, outputs: int, inputs: int, sharding: str) -> _Group:
-        return _Group(TensorSpec(f"{prefix}{name}.weight", (outputs, inputs), "linear", sharding, layer))
+    def linear(name: str, outputs: int, inputs: int, sharding: str) -> TensorGroup:
+        return TensorGroup(TensorSpec(f"{prefix}{name}.weight", (outputs, inputs), "linear", sharding, layer))
 
-    def norm(name: str, width: int) -> _Group:
-        return _Group(TensorSpec(f"{prefix}{name}.weight", (width,), "norm", "replicated", layer))
+    def norm(name: str, width: int) -> TensorGroup:
+        return TensorGroup(TensorSpec(f"{prefix}{name}.weight", (width,), "norm", "replicated", layer))
 
     if mla.q_lora_rank:
         yield linear("q_a_proj", mla.q_lora_rank, hidden, "replicated")
@@ -112,10 +115,10 @@ def _latent_attention(arch: Architecture, prefix: str, layer: int) -> Iterator[_
             ("k_norm.weight", (index.head_dim,), "float32"),
             ("k_norm.bias", (index.head_dim,), "float32"),
         ):
-            yield _Group(TensorSpec(f"{prefix}indexer.{name}", shape, kind, "replicated", layer))
+            yield TensorGroup(TensorSpec(f"{prefix}indexer.{name}", shape, kind, "replicated", layer))
 
 
-def _mlp(arch: Architecture, prefix: str, width: int, layer: int, shared: bool, count: int) -> Iterator[_Group]:
+def _mlp(arch: Architecture, prefix: str, width: int, layer: int, shared: bool, count: int) -> Iterator[TensorGroup]:
     sharding = "experts" if count > 1 or "{}" in prefix else "shared" if shared else ""
     for name, outputs, inputs in (
         ("gate", width, arch.hidden_size),
@@ -124,22 +127,22 @@ def _mlp(arch: Architecture, prefix: str, width: int, layer: int, shared: bool, 
     ):
         cut = "row" if name == "down" else "column"
         spec = TensorSpec(f"{prefix}{name}_proj.weight", (outputs, inputs), "linear", sharding or cut, layer)
-        yield _Group(spec, count)
+        yield TensorGroup(spec, count)
         if arch.mlp_bias and not sharding:
             cut = "replicated" if name == "down" else "column"
-            yield _Group(TensorSpec(f"{prefix}{name}_proj.bias", (outputs,), "bias", cut, layer))
+            yield TensorGroup(TensorSpec(f"{prefix}{name}_proj.bias", (outputs,), "bias", cut, layer))
 
 
-def _layer(arch: Architecture, layer: int) -> Iterator[_Group]:
+def _layer(arch: Architecture, layer: int) -> Iterator[TensorGroup]:
     prefix = f"model.layers.{layer}."
     yield from _attention(arch, prefix + "self_attn.", layer)
     if arch.moe is not None and arch.is_sparse(layer):
         moe, experts = arch.moe, arch.moe.routed_experts
         gate = TensorSpec(f"{prefix}mlp.gate.weight", (experts, arch.hidden_size), "router", "replicated", layer)
-        yield _Group(gate)
+        yield TensorGroup(gate)
         if moe.correction_bias:
             name = f"{prefix}mlp.gate.e_score_correction_bias"
-            yield _Group(TensorSpec(name, (experts,), "float32", "replicated", layer))
+            yield TensorGroup(TensorSpec(name, (experts,), "float32", "replicated", layer))
         yield from _mlp(arch, prefix + "mlp.experts.{}.", moe.intermediate_size, layer, False, experts)
         if moe.shared_experts:
             width = moe.shared_experts * moe.intermediate_size
@@ -148,29 +151,30 @@ def _layer(arch: Architecture, layer: int) -> Iterator[_Group]:
         yield from _mlp(arch, prefix + "mlp.", arch.intermediate_size, layer, False, 1)
     norms = ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"]
     for name in norms[: arch.norms_per_layer]:
-        yield _Group(TensorSpec(f"{prefix}{name}.weight", (arch.hidden_size,), "norm", "replicated", layer))
+        yield TensorGroup(TensorSpec(f"{prefix}{name}.weight", (arch.hidden_size,), "norm", "replicated", layer))
 
 
-def _prediction(arch: Architecture, layer: int) -> Iterator[_Group]:
+def _prediction(arch: Architecture, layer: int) -> Iterator[TensorGroup]:
     """A layer of multi-token prediction: a layer, what joins it, and its copies of the embedding and the head."""
     prefix, hidden, table = f"model.layers.{layer}.", arch.hidden_size, (arch.vocab_size, arch.hidden_size)
     yield from _layer(arch, layer)
     for name in ("enorm", "hnorm", "shared_head.norm"):
-        yield _Group(TensorSpec(f"{prefix}{name}.weight", (hidden,), "norm", "replicated", layer))
-    yield _Group(TensorSpec(f"{prefix}eh_proj.weight", (hidden, 2 * hidden), "plain", "replicated", layer))
-    yield _Group(TensorSpec(f"{prefix}embed_tokens.weight", table, "embedding", "vocab", layer))
-    yield _Group(TensorSpec(f"{prefix}shared_head.head.weight", table, "head", "vocab", layer))
+        yield TensorGroup(TensorSpec(f"{prefix}{name}.weight", (hidden,), "norm", "replicated", layer))
+    yield TensorGroup(TensorSpec(f"{prefix}eh_proj.weight", (hidden, 2 * hidden), "plain", "replicated", layer))
+    yield TensorGroup(TensorSpec(f"{prefix}embed_tokens.weight", table, "embedding", "vocab", layer))
+    yield TensorGroup(TensorSpec(f"{prefix}shared_head.head.weight", table, "head", "vocab", layer))
 
 
 @lru_cache(maxsize=64)
-def _groups(arch: Architecture, mtp: bool) -> Tuple[_Group, ...]:
+def tensor_groups(arch: Architecture, mtp: bool = False) -> Tuple[TensorGroup, ...]:
+    """The same as `tensors`, equal experts together: some hundreds instead of tens of thousands."""
     table = (arch.vocab_size, arch.hidden_size)
-    found: List[_Group] = [_Group(TensorSpec("model.embed_tokens.weight", table, "embedding", "vocab", -1))]
+    found: List[TensorGroup] = [TensorGroup(TensorSpec("model.embed_tokens.weight", table, "embedding", "vocab", -1))]
     for layer in range(arch.layers):
         found += _layer(arch, layer)
-    found.append(_Group(TensorSpec("model.norm.weight", (arch.hidden_size,), "norm", "replicated", arch.layers)))
+    found.append(TensorGroup(TensorSpec("model.norm.weight", (arch.hidden_size,), "norm", "replicated", arch.layers)))
     if not arch.tied_embeddings:
-        found.append(_Group(TensorSpec("lm_head.weight", table, "head", "vocab", arch.layers)))
+        found.append(TensorGroup(TensorSpec("lm_head.weight", table, "head", "vocab", arch.layers)))
     for layer in range(arch.layers, arch.layers + (arch.mtp_layers if mtp else 0)):
         found += _prediction(arch, layer)
     return tuple(found)
@@ -178,7 +182,7 @@ def _groups(arch: Architecture, mtp: bool) -> Tuple[_Group, ...]:
 
 def tensors(arch: Architecture, mtp: bool = False) -> Iterator[TensorSpec]:
     """The checkpoint's tensors as the architecture says, with those of multi-token prediction when asked."""
-    for group in _groups(arch, mtp):
+    for group in tensor_groups(arch, mtp):
         if "{}" in group.spec.name:
             for expert in range(group.count):
                 yield TensorSpec(
@@ -201,10 +205,13 @@ def _size(shape: Tuple[int, ...]) -> int:
 
 def parameters(arch: Architecture, mtp: bool = False) -> int:
     """The number of weights, as published for the model."""
-    return sum(group.count * _size(group.spec.shape) for group in _groups(arch, mtp))
+    total = 0
+    for group in tensor_groups(arch, mtp):
+        total += group.count * _size(group.spec.shape)
+    return total
 
 
-def _stored(quantization: Optional[Quantization], spec: TensorSpec, loaded: bool) -> Optional[Quantization]:
+def stored_as(quantization: Optional[Quantization], spec: TensorSpec, loaded: bool) -> Optional[Quantization]:
     """How a tensor is stored: quantised when it is of a kind that is, and its module is not left out."""
     kinds = ("linear",) if loaded else ("linear", "upcast")
     if quantization is None or spec.kind not in kinds:
@@ -214,16 +221,16 @@ def _stored(quantization: Optional[Quantization], spec: TensorSpec, loaded: bool
 
 def _bytes(arch: Architecture, stored: Optional[Quantization], kind: str, shape: Tuple[int, ...]) -> int:
     if stored is not None:
-        return linear_bytes(stored, shape[0], shape[1], arch.dtype)
-    return _size(shape) * (4 if kind == "float32" else BYTES[arch.dtype])
+        return int(linear_bytes(stored, shape[0], shape[1], arch.dtype))
+    return _size(shape) * (4 if kind == "float32" else int(BYTES[arch.dtype]))
 
 
 def checkpoint_bytes(arch: Architecture, precision: str = "checkpoint", mtp: bool = False) -> int:
     """Bytes of all tensors in the model's files, headers not counted."""
     quantization = of_precision(precision, arch.quantization)
     return sum(
-        g.count * _bytes(arch, _stored(quantization, g.spec, False), g.spec.kind, g.spec.shape)
-        for g in _groups(arch, mtp)
+        g.count * _bytes(arch, stored_as(quantization, g.spec, False), g.spec.kind, g.spec.shape)
+        for g in tensor_groups(arch, mtp)
     )
 
 
@@ -236,7 +243,7 @@ def pipeline_layers(layers: int, stages: int) -> List[range]:
     return [range(start, start + count) for start, count in zip(starts, counts)]
 
 
-def _share(arch: Architecture, spec: TensorSpec, where: Parallelism) -> Tuple[int, ...]:
+def rank_shape(arch: Architecture, spec: TensorSpec, where: Parallelism) -> Tuple[int, ...]:
     """The shape that the fullest tensor rank holds of a tensor; of experts, that of one expert."""
     shape, ranks = spec.shape, where.tensor
     if spec.sharding == "vocab":
@@ -283,15 +290,15 @@ def _stage_bytes(
     mtp: bool,
 ) -> int:
     total = 0
-    for group in _groups(arch, mtp):
+    for group in tensor_groups(arch, mtp):
         spec = group.spec
         if not _on_stage(arch, spec, stages, stage):
             continue
-        stored = _stored(quantization, spec, True)
+        stored = stored_as(quantization, spec, True)
         count = group.count
         if spec.sharding == "experts" and where.expert:
             count = -(-count // (where.tensor * where.data))
-        shape = _share(arch, spec, where)
+        shape = rank_shape(arch, spec, where)
         total += count * _bytes(arch, stored, spec.kind, shape)
         if stored is not None and spec.name.endswith("kv_b_proj.weight"):
             # W_UK and W_UV: the same matrix once more, not quantised; of plain weights they are views.
