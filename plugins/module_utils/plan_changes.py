@@ -6,38 +6,42 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import plan_precision
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import find
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_sets import GpuSet
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_choice import choose, gib, tokens
-from ansible_collections.bedplate.llm.plugins.module_utils.plan_options import LEAST_CONTEXT
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_options import LEAST_CONTEXT, comfortable
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import Change, Option, Question
 
 # Cards to look at when no number of the given ones will do, by what they cost.
 _LARGER = ("L40S", "A100-80G", "H100", "H200", "B200", "B300")
-_MOST_HOSTS = 4
+_MOST_HOSTS = 8
 _CONTEXT_STEPS = (131072, 65536, 32768, 16384, 8192)
 
 
 def first_fit(question: Question) -> Optional[Option]:
-    """The first precision of the question's that has a placement that fits."""
+    """The best placement in the first precision with room for more than one long request, else the first that fits."""
     stored = plan_precision.of_checkpoint(question.arch)
+    fitting: Optional[Option] = None
     for precision in plan_precision.choices(question.arch, question.precision):
-        if plan_precision.problem(precision, question.gpus.product):
-            continue
         # What the engine makes of the files itself must start from files that it can read.
-        if precision != stored and question.precision == "auto" and stored != "bf16":
+        unreadable = precision != stored and question.precision == "auto" and stored != "bf16"
+        if unreadable or plan_precision.problem(precision, question.gpus.product):
             continue
         best = choose(question, precision, question.kv_dtype).best
-        if best is not None and best.fits:
+        if best is None or not best.fits:
+            continue
+        if comfortable(question, best):
             return best
-    return None
+        fitting = fitting or best
+    return fitting
 
 
 def _result(option: Option) -> str:
-    return f"{option.name}, {gib(option.budget.weights)} of weights on each GPU, room for {tokens(option.kv_tokens)} tokens"
+    room = tokens(option.kv_tokens)
+    return f"{option.name}, {gib(option.budget.weights)} of weights on each GPU, room for {room} tokens"
 
 
 def _shorter(question: Question) -> Iterator[Change]:
@@ -82,37 +86,55 @@ def _quantised(question: Question) -> Iterator[Change]:
             )
 
 
-def _more(question: Question) -> Iterator[Change]:
-    """More of the same GPUs: in the host up to eight, then more hosts; the first number that does it."""
+def _sets(question: Question) -> Iterator[GpuSet]:
+    """More of the same GPUs: up to eight in the host, then more hosts where GPUs of a host are well linked."""
     gpus = question.gpus
-    sizes = [size for size in (2, 4, 8) if size > gpus.gpus_per_host] if gpus.hosts == 1 else []
-    sets = [replace(gpus, gpus_per_host=size) for size in sizes]
-    full = max(8, gpus.gpus_per_host)
-    sets += [
-        replace(gpus, hosts=hosts, gpus_per_host=full) for hosts in range(2, _MOST_HOSTS + 1) if hosts > gpus.hosts
-    ]
-    stored_problem = plan_precision.problem(plan_precision.of_checkpoint(question.arch), gpus.product)
-    precisions = [question.precision] if not stored_problem or question.precision != "auto" else ["awq_int4", "bf16"]
-    for larger in sets:
+    if gpus.hosts == 1:
+        for size in (2, 4, 8):
+            if size > gpus.gpus_per_host:
+                yield replace(gpus, gpus_per_host=size)
+    if gpus.product.link == "nvswitch":
+        for hosts in range(max(2, gpus.hosts + 1), _MOST_HOSTS + 1):
+            yield replace(gpus, hosts=hosts, gpus_per_host=max(8, gpus.gpus_per_host))
+
+
+def _first_set(question: Question, sets: Sequence[GpuSet], precisions: Sequence[str]) -> Optional[Change]:
+    """The first set with room for more than one long request, else the first that fits."""
+    fitting: Optional[Change] = None
+    for gpus in sets:
         for precision in precisions:
-            option = first_fit(replace(question, gpus=larger, precision=precision))
-            if option is not None:
-                suffix = f" --precision {precision}" if precision != "auto" else ""
-                in_precision = f" in {plan_precision.title(option.precision)}"
-                yield Change(f"Use {larger.label}{in_precision} ({_result(option)}).", f"--gpus {larger.label}{suffix}")
-                return
+            asked = replace(question, gpus=gpus, precision=precision)
+            option = first_fit(asked)
+            if option is None:
+                continue
+            suffix = f" --precision {precision}" if precision != "auto" else ""
+            what = f"Use {gpus.label} in {plan_precision.title(option.precision)} ({_result(option)})."
+            change = Change(what, f"--gpus {gpus.label}{suffix}")
+            if comfortable(asked, option):
+                return change
+            fitting = fitting or change
+    return fitting
+
+
+def _more(question: Question) -> Iterator[Change]:
+    refused = plan_precision.problem(plan_precision.of_checkpoint(question.arch), question.gpus.product)
+    precisions = ["awq_int4", "bf16"] if refused and question.precision == "auto" else [question.precision]
+    change = _first_set(question, list(_sets(question)), precisions)
+    if change is not None:
+        yield change
 
 
 def _larger(question: Question) -> Iterator[Change]:
-    """The same number of larger GPUs."""
-    for name in _LARGER:
-        product = find(name)
-        if product is None or product.memory_bytes <= question.gpus.memory_bytes:
-            continue
-        other = GpuSet(question.gpus.hosts, question.gpus.gpus_per_host, product, product.memory_bytes)
-        option = first_fit(replace(question, gpus=other))
-        if option is not None:
-            yield Change(f"Use {other.label} ({_result(option)}).", f"--gpus {other.label}")
+    """Larger GPUs: the same number of them, or a host of eight."""
+    for count in sorted({question.gpus.gpus_per_host, 8}):
+        sets = []
+        for name in _LARGER:
+            product = find(name)
+            if product is not None and product.memory_bytes > question.gpus.memory_bytes:
+                sets.append(GpuSet(question.gpus.hosts, count, product, product.memory_bytes))
+        change = _first_set(question, sets, [question.precision])
+        if change is not None:
+            yield change
             return
 
 

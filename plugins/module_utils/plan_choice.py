@@ -10,7 +10,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import plan_precision, plan_slo
 from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import Parallelism
-from ansible_collections.bedplate.llm.plugins.module_utils.plan_options import COMFORTABLE_TOKENS, evaluated
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_options import comfortable, evaluated
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
     GIB,
     Option,
@@ -20,7 +20,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
 )
 
 # Expected speeds that are this close are the same, as far as the roofline's margins can tell; the simpler one is taken.
-ALIKE = {"latency": 0.85, "throughput": 0.95}
+ALIKE = {"latency": 0.85, "throughput": 0.85}
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,10 @@ def _merit(question: Question, option: Option) -> float:
     if speed is None:
         return float(option.budget.kv)
     if question.profile.has_targets:
-        return min(2.0, plan_slo.slack(question, option))
+        return float(min(2.0, plan_slo.slack(question, option)))
     if question.objective == "latency":
-        return speed.stream_tokens_per_second_expected
-    return speed.output_tokens_per_second_expected
-
-
-def comfortable(question: Question, option: Option) -> bool:
-    """Whether there is room for more than a single long request."""
-    return option.fits and option.kv_tokens >= max(COMFORTABLE_TOKENS, question.max_model_len or 0)
+        return float(speed.stream_tokens_per_second_expected)
+    return float(speed.output_tokens_per_second_expected)
 
 
 def best_of(question: Question, options: Sequence[Option]) -> Option:
@@ -135,7 +130,7 @@ def reason_against(question: Question, option: Option, best: Option) -> str:
     if where.tensor > question.gpus.gpus_per_host:
         return "tensor parallelism would cross hosts in every layer; others fit within a host."
     if question.profile.has_targets and not plan_slo.service(question, option).met:
-        return "misses the targets: " + plan_slo.service(question, option).misses[0]
+        return str("misses the targets: " + plan_slo.service(question, option).misses[0])
     if question.objective == "latency" and not question.profile.has_targets:
         ours, theirs = option.speed.stream_tokens_per_second_expected, best.speed.stream_tokens_per_second_expected
         unit = "tokens/s of one stream"

@@ -20,7 +20,7 @@ def hosts_of_engine(question: Question, option: Option) -> int:
     """Over how many hosts one engine is spread."""
     engine = of_engine(question.arch, option.parallelism)
     ranks = engine.tensor * engine.pipeline * engine.data
-    return -(-ranks // question.gpus.gpus_per_host)
+    return int(-(-ranks // question.gpus.gpus_per_host))
 
 
 def flags(question: Question, option: Option) -> Dict[str, Any]:
@@ -73,17 +73,17 @@ def warnings(question: Question, option: Option) -> List[str]:
         said.append(f"{idle} of {gpus.total} GPUs are left idle: no legal placement of this model uses them all.")
     if option.fits and option.max_model_len < arch.max_positions and question.max_model_len is None:
         said.append(
-            f"The context is limited to {option.max_model_len:,} of the model's {arch.max_positions:,} tokens, which is what"
-            " the memory holds for one request."
+            f"The context is limited to {option.max_model_len:,} of the model's {arch.max_positions:,} tokens, which is"
+            " what the memory holds for one request."
         )
     if question.max_model_len is not None and question.max_model_len > arch.max_positions:
         said.append(
-            f"{question.max_model_len:,} tokens are more than the {arch.max_positions:,} that the model was made for; the"
-            " engine refuses that unless VLLM_ALLOW_LONG_MAX_MODEL_LEN is set, and answers get worse."
+            f"{question.max_model_len:,} tokens are more than the {arch.max_positions:,} that the model was made for;"
+            " the engine refuses that unless VLLM_ALLOW_LONG_MAX_MODEL_LEN is set, and answers get worse."
         )
     if option.fits and not comfortable(question, option):
         said.append(
-            f"There is room for {option.kv_tokens:,} tokens only: a few long requests at the same time, then others wait."
+            f"There is room for {option.kv_tokens:,} tokens only: a few long requests at the same time; others wait."
         )
     stored = plan_precision.of_checkpoint(arch)
     said += plan_precision.warnings(option.precision, stored, gpus.product)
@@ -113,8 +113,8 @@ def _between_hosts(data: bool) -> List[str]:
         else "--node-rank, --master-addr and, on all hosts but the first, --headless"
     )
     return [
-        f"One engine spans several hosts: each host's command line also needs its own {own}. The vllm role serves from one"
-        " host and refuses that.",
-        "What GPUs of different hosts say to each other is neither encrypted nor authenticated: give it a network of its"
-        " own, and name it in NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME.",
+        f"One engine spans several hosts: each host's command line also needs its own {own}. The vllm role serves"
+        " from one host and refuses that.",
+        "What GPUs of different hosts say to each other is neither encrypted nor authenticated: give it a network of"
+        " its own, and name it in NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME.",
     ]

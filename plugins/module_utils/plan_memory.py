@@ -52,6 +52,18 @@ _INDEXER_TOKEN_BYTES = 132
 _INDEXER_REQUESTS = 40
 
 
+def batch_sizes(arch: Architecture, parallelism: Parallelism, product: Product, memory_bytes: int) -> Tuple[int, int]:
+    """(max_num_seqs, max_num_batched_tokens): the engine's own, unless ranks share experts.
+
+    Then each rank has buffers for the tokens of all (15 GiB of an R1 with DP 8 at the default), so that together they
+    get the tokens of two ranks.
+    """
+    seqs, tokens = batch_defaults(product, memory_bytes)
+    if arch.moe is not None and parallelism.data > 2:
+        tokens = max(1024, 2 * tokens // parallelism.data)
+    return seqs, tokens
+
+
 def batch_defaults(product: Product, memory_bytes: int) -> Tuple[int, int]:
     """(max_num_seqs, max_num_batched_tokens) that `vllm serve` takes (0.32.0: EngineArgs.get_batch_defaults)."""
     if memory_bytes >= 160 * GIB:
@@ -77,23 +89,29 @@ def activation_bytes(
     """
     tokens, hidden = max_num_batched_tokens, arch.hidden_size
     layers = tokens * (3 * arch.intermediate_size // parallelism.tensor + 4 * hidden) * 2
-    moe = arch.moe
-    if moe is not None:
-        # The experts' inputs and outputs, once for each expert of a token (fused_moe: intermediate caches 1 to 3).
-        # With DP each rank works on the tokens of all; with EP it sees its share of their experts.
-        width = moe.intermediate_size if parallelism.expert else moe.intermediate_size // parallelism.tensor
-        routed = tokens * moe.experts_per_token
-        layers = max(layers, routed * (2 * hidden + 3 * width) * 2 + tokens * 4 * hidden * 2)
     if arch.mla is not None:
         rows = min(max(8 * max_model_len, 4 * max_num_seqs * block_size), _MLA_WORKSPACE_TOKENS)
         width = (arch.heads // parallelism.tensor) * (arch.mla.qk_nope_head_dim + arch.mla.v_head_dim)
         layers = max(layers, rows * width * 2 + tokens * 4 * hidden * 2)
         layers += rows * arch.mla.latent * 2
     sampler = min(max_num_seqs, tokens) * arch.vocab_size * SAMPLER_BYTES + tokens * hidden * 2
-    peak = max(layers, sampler)
+    peak = max(layers, sampler) + _expert_workspace(arch, parallelism, tokens)
     if arch.indexer is not None:
         peak += max_model_len * _INDEXER_REQUESTS * _INDEXER_TOKEN_BYTES
-    return peak
+    return int(peak)
+
+
+def _expert_workspace(arch: Architecture, parallelism: Parallelism, tokens: int) -> int:
+    """Buffers of the experts, which the engine keeps (workspace_shapes of layers/fused_moe/experts/triton_moe.py).
+
+    One entry for each expert of each token; with DP a rank has the tokens of all ranks before it.
+    """
+    moe = arch.moe
+    if moe is None:
+        return 0
+    width = moe.intermediate_size if parallelism.expert else moe.intermediate_size // parallelism.tensor
+    routed = tokens * parallelism.data * moe.experts_per_token
+    return int(routed * (max(width, arch.hidden_size) + max(2 * width, arch.hidden_size)) * 2)
 
 
 def graph_bytes(arch: Architecture, parallelism: Parallelism, max_num_seqs: int) -> int:

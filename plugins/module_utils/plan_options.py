@@ -46,6 +46,9 @@ def placements(question: Question) -> List[Parallelism]:
             if arch.moe is None:
                 found.append(Parallelism(tensor, pipeline, data, False))
                 continue
+            # Data ranks with stages of their own would tear the group that shares the experts over hosts.
+            if data > 1 and pipeline > 1:
+                continue
             # With several data ranks a mixture's experts are spread: EP is how the engine does that well.
             if data == 1:
                 found.append(Parallelism(tensor, pipeline, 1, False))
@@ -72,7 +75,7 @@ def _pipeline_sizes(question: Question, most: int) -> List[int]:
 
 def _stands_well(gpus: GpuSet, tensor: int) -> bool:
     """Whether no tensor group is torn over hosts that it could do without."""
-    return gpus.hosts == 1 or tensor > gpus.gpus_per_host or gpus.gpus_per_host % tensor == 0
+    return bool(gpus.hosts == 1 or tensor > gpus.gpus_per_host or gpus.gpus_per_host % tensor == 0)
 
 
 def of_engine(arch: Architecture, parallelism: Parallelism) -> Parallelism:
@@ -82,7 +85,7 @@ def of_engine(arch: Architecture, parallelism: Parallelism) -> Parallelism:
 
 def problems(question: Question, parallelism: Parallelism, precision: str) -> List[str]:
     """Why the engine would refuse the placement; empty when it would not."""
-    return model_limits.problems(question.arch, precision, of_engine(question.arch, parallelism))
+    return list(model_limits.problems(question.arch, precision, of_engine(question.arch, parallelism)))
 
 
 def block_size(arch: Architecture) -> int:
@@ -95,7 +98,7 @@ def evaluate(question: Question, parallelism: Parallelism, precision: str, kv_dt
     arch, gpus = question.arch, question.gpus
     engine = of_engine(arch, parallelism)
     weights = weight_bytes_per_gpu(arch, precision, engine)
-    seqs, batched = plan_memory.batch_defaults(gpus.product, gpus.memory_bytes)
+    seqs, batched = plan_memory.batch_sizes(arch, engine, gpus.product, gpus.memory_bytes)
     block = block_size(arch)
 
     def budget(length: int) -> Budget:
@@ -104,7 +107,7 @@ def evaluate(question: Question, parallelism: Parallelism, precision: str, kv_dt
         )
 
     def request(tokens: int) -> int:
-        return kv_bytes_for_request(arch, tokens, kv_dtype, engine.tensor, engine.pipeline, 1, block)
+        return int(kv_bytes_for_request(arch, tokens, kv_dtype, engine.tensor, engine.pipeline, 1, block))
 
     per_token = kv_bytes_per_token_per_gpu(arch, kv_dtype, engine.tensor, engine.pipeline)
     wanted = question.max_model_len or min(LEAST_CONTEXT, arch.max_positions)
@@ -136,6 +139,11 @@ def longest(maximum: int, least: int, budget: Callable[[int], Budget], request: 
         else:
             high = middle - 1
     return low if low == maximum else max(least, low // _ROUND * _ROUND)
+
+
+def comfortable(question: Question, option: Option) -> bool:
+    """Whether there is room for more than a single long request."""
+    return bool(option.fits and option.kv_tokens >= max(COMFORTABLE_TOKENS, question.max_model_len or 0))
 
 
 def work_of(question: Question, option: Option) -> roofline.Work:
@@ -172,7 +180,7 @@ def concurrency(question: Question, option: Option) -> int:
     profile = question.profile
     tokens = min(profile.tokens, option.max_model_len)
     engines = option.parallelism.data
-    return engines * max(1, min(option.max_num_seqs, option.kv_tokens // tokens))
+    return int(engines * max(1, min(option.max_num_seqs, option.kv_tokens // tokens)))
 
 
 def speed(question: Question, option: Option) -> Speed:

@@ -136,7 +136,7 @@ class Option:
 
     @property
     def gpus(self) -> int:
-        return self.parallelism.tensor * self.parallelism.pipeline * self.parallelism.data
+        return int(self.parallelism.tensor * self.parallelism.pipeline * self.parallelism.data)
 
     @property
     def name(self) -> str:

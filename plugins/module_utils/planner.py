@@ -144,8 +144,8 @@ def _reasons(question: Question, decision: _Decision, hosts: int) -> List[str]:
         )
     if question.arch.mla is not None and option.parallelism.data > 1:
         said.append(
-            "The model's latent attention has one cache for all heads, which every tensor rank would keep whole; with data"
-            " parallelism each GPU keeps the requests of its own, and expert parallelism spreads the experts."
+            "The model's latent attention has one cache for all heads, which every tensor rank would keep whole; with"
+            " data parallelism each GPU keeps the requests of its own, and expert parallelism spreads the experts."
         )
     return said
 

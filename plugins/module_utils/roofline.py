@@ -7,7 +7,7 @@ A decode step reads the weights that its tokens use and the keys and values of a
 2 operations for each active weight and token:
 
     step = max(bytes / bandwidth, operations / rate)            the bound: no engine is faster
-    step = max(bytes / (bandwidth * 0.70), operations / (rate * 0.55)) + communication + 1.5 ms       expected
+    step = max(bytes / (bandwidth * 0.70), operations / (rate * 0.55)) + overhead + 1.5 ms            expected
 
 (the model of Williams et al., "Roofline", 2009).  Prefill is the same with all tokens of the prompt at once.
 """
@@ -27,6 +27,11 @@ from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import 
 BANDWIDTH_SHARE = 0.70
 # Share of the tensor cores' rate that prefill reaches.  Not calibrated; a bare matrix product reached 0.80 on an H200.
 RATE_SHARE = 0.55
+# Of a mixture of experts in fp8: 52,300 prompt tokens/s of R1 on 8 H100 (LMSYS, 2025-05-05) are 0.25 of the rate.
+MOE_RATE_SHARE = 0.25
+# What a layer of experts takes besides (routing, sorting, many small products): one stream of V3.2 in NVFP4 on 8 B300
+# makes 125 tokens/s (vLLM, 2026-05-11); its bytes, collectives and step take 3 of these 8 ms, 58 layers the others.
+MOE_LAYER_SECONDS = 86e-6
 # What a step takes besides: launches, scheduling, sampling.  From R1-Distill-Qwen-1.5B in the same source: 5.3 ms,
 # where its bytes take 1.7 ms.  Not calibrated on vLLM 0.33.
 STEP_SECONDS = 1.5e-3
@@ -66,16 +71,17 @@ class Work:
     def expert_bytes(self) -> float:
         """Bytes of routed experts on one GPU; with DP the experts are spread over all ranks."""
         ranks = self.parallelism.tensor * self.parallelism.data * self.parallelism.pipeline
-        return self.routed * _WEIGHT_BYTES[self.precision] / ranks
+        return float(self.routed * _WEIGHT_BYTES[self.precision] / ranks)
 
     @property
     def embedding_bytes(self) -> float:
         """The input embedding, of which a step reads a row for each token only."""
         tied = self.arch.tied_embeddings
-        return 0.0 if tied else self.arch.vocab_size * self.arch.hidden_size * 2 / self.parallelism.tensor
+        ranks = self.parallelism.tensor * self.parallelism.pipeline
+        return 0.0 if tied else self.arch.vocab_size * self.arch.hidden_size * 2 / ranks
 
     def touched_bytes(self, tokens: float) -> float:
-        """Weight bytes that one GPU reads for a step of so many tokens of one replica.
+        """Weight bytes that one GPU of a stage reads for a step of so many tokens of one replica.
 
         Each token goes to k of E experts, so (1 - k/E)^tokens of them are left alone.  With DP the tokens of all
         replicas come to the same experts.
@@ -86,20 +92,20 @@ class Work:
             return still
         everyone = tokens * self.parallelism.data
         idle = (1.0 - moe.experts_per_token / moe.routed_experts) ** max(1.0, everyone)
-        return still + self.expert_bytes * (1.0 - idle)
+        return float(still + self.expert_bytes * (1.0 - idle))
 
 
 def rate_of(product: Product, calculates: str) -> float:
     """Dense operations/s of the unit that calculates; without it, weights are unpacked and bf16 calculates."""
     rates = {"bf16": product.bf16, "fp8": product.fp8, "fp4": product.fp4}
-    return rates.get(calculates) or product.bf16
+    return float(rates.get(calculates) or product.bf16)
 
 
 def _attention_operations(arch: Architecture, context: float) -> float:
     """Operations of one new token over its context, all layers: scores and values, 2 each."""
     if arch.mla is not None:  # absorbed: each head works on the latent
-        return 2.0 * arch.layers * arch.heads * (arch.mla.latent + arch.mla.kv_lora_rank) * context
-    return 4.0 * arch.layers * arch.heads * arch.head_dim * context
+        return float(2.0 * arch.layers * arch.heads * (arch.mla.latent + arch.mla.kv_lora_rank) * context)
+    return float(4.0 * arch.layers * arch.heads * arch.head_dim * context)
 
 
 def _way(gpus: GpuSet, group: int) -> str:
@@ -111,8 +117,17 @@ def _way(gpus: GpuSet, group: int) -> str:
     return "pcie" if gpus.product.peer_access else "host memory"
 
 
-def _communication(work: Work, gpus: GpuSet, tokens: float) -> float:
-    """Seconds of a step's collectives on one stage: two all-reduces a layer for TP, the exchange of tokens for DP."""
+def _sparse_layers(arch: Architecture) -> int:
+    return sum(1 for layer in range(arch.layers) if arch.is_sparse(layer))
+
+
+def _share_of_rate(arch: Architecture) -> float:
+    return RATE_SHARE if arch.moe is None else MOE_RATE_SHARE
+
+
+def _overhead(work: Work, gpus: GpuSet, tokens: float) -> float:
+    """Seconds of one stage that are neither bytes nor operations: collectives (two all-reduces a layer for TP, the
+    exchange of tokens for DP) and what layers of experts take besides."""
     arch, ranks = work.arch, work.parallelism
     layers = arch.layers / ranks.pipeline
     seconds = 0.0
@@ -121,9 +136,11 @@ def _communication(work: Work, gpus: GpuSet, tokens: float) -> float:
         group = ranks.tensor
         each = 2.0 * (group - 1) / group * size / gpus.bandwidth_between(group) + _LATENCY[_way(gpus, group)]
         seconds += 2.0 * layers * each
+    if arch.moe is not None:
+        seconds += _sparse_layers(arch) / ranks.pipeline * MOE_LAYER_SECONDS
     if arch.moe is not None and ranks.data > 1:
         group = ranks.data * ranks.tensor
-        sparse = (arch.layers - arch.moe.first_dense_layers) / ranks.pipeline
+        sparse = _sparse_layers(arch) / ranks.pipeline
         # all-gather and reduce-scatter (--all2all-backend, the default): everybody's tokens, in and out
         size = 2.0 * (ranks.data - 1) * tokens * arch.hidden_size * 2.0
         seconds += sparse * (size / gpus.bandwidth_between(group) + 2 * _LATENCY[_way(gpus, group)])
@@ -140,9 +157,9 @@ def step_seconds(work: Work, gpus: GpuSet, requests: float, context: float, boun
     operations = tokens * (2.0 * work.active + _attention_operations(work.arch, context)) / (ranks.tensor * stages)
     rate = rate_of(product, work.calculates)
     if bound:
-        return stages * max(read / product.memory_bandwidth, operations / rate)
-    stage = max(read / (product.memory_bandwidth * BANDWIDTH_SHARE), operations / (rate * RATE_SHARE))
-    return stages * (stage + _communication(work, gpus, tokens)) + STEP_SECONDS
+        return float(stages * max(read / product.memory_bandwidth, operations / rate))
+    stage = max(read / (product.memory_bandwidth * BANDWIDTH_SHARE), operations / (rate * _share_of_rate(work.arch)))
+    return float(stages * (stage + _overhead(work, gpus, tokens)) + STEP_SECONDS)
 
 
 def prefill_seconds(work: Work, gpus: GpuSet, prompt: float, bound: bool) -> float:
@@ -152,18 +169,18 @@ def prefill_seconds(work: Work, gpus: GpuSet, prompt: float, bound: bool) -> flo
     rate = rate_of(product, work.calculates)
     read = work.touched_bytes(prompt) * ranks.pipeline
     if bound:
-        return max(operations / rate, read / product.memory_bandwidth)
-    seconds = max(operations / (rate * RATE_SHARE), read / (product.memory_bandwidth * BANDWIDTH_SHARE))
-    return seconds + ranks.pipeline * _communication(work, gpus, prompt) + STEP_SECONDS
+        return float(max(operations / rate, read / product.memory_bandwidth))
+    seconds = max(operations / (rate * _share_of_rate(work.arch)), read / (product.memory_bandwidth * BANDWIDTH_SHARE))
+    return float(seconds + ranks.pipeline * _overhead(work, gpus, prompt) + STEP_SECONDS)
 
 
 def prefill_share(work: Work) -> int:
     """How many prompts a replica works on at the same time: one for each stage of the pipeline."""
-    return work.parallelism.pipeline
+    return int(work.parallelism.pipeline)
 
 
 def output_rate(work: Work, gpus: GpuSet, requests: float, tokens_in: float, tokens_out: float, bound: bool) -> float:
     """Tokens/s that all replicas make together when each always has so many requests, their prompts included."""
     prompts = requests * prefill_seconds(work, gpus, tokens_in, bound) / prefill_share(work)
     steps = tokens_out * step_seconds(work, gpus, requests, tokens_in + tokens_out / 2, bound)
-    return work.parallelism.data * requests * tokens_out / (prompts + steps)
+    return float(work.parallelism.data * requests * tokens_out / (prompts + steps))
