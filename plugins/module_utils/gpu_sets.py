@@ -126,15 +126,12 @@ def parse(text: str) -> GpuSet:
     return GpuSet(hosts, gpus, product, product.memory_bytes, True, notes)
 
 
-def _first(value: Mapping[str, Any], *paths: str) -> Any:
-    """The first of several dotted keys that is there."""
-    for path in paths:
-        found: Any = value
-        for key in path.split("."):
-            found = found.get(key) if isinstance(found, Mapping) else None
-        if found is not None:
-            return found
-    return None
+def _at(value: Mapping[str, Any], path: str) -> Any:
+    """What stands under a dotted key; None when a part of it is missing."""
+    found: Any = value
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _one_host(name: str, facts: Mapping[str, Any]) -> Tuple[Product, int, int, bool]:
@@ -143,15 +140,22 @@ def _one_host(name: str, facts: Mapping[str, Any]) -> Tuple[Product, int, int, b
         raise GpuSetError(
             f"{name}: no GPU was found there; run `bedplate.llm.gpu_info` on it and look at its findings."
         )
-    names = [str(_first(gpu, "name") or "") for gpu in gpus]
+    for number, gpu in enumerate(gpus):
+        label = f"{name}: GPU {gpu.get('index', number)}"
+        if gpu.get("error"):
+            raise GpuSetError(f"{label} does not answer ({gpu['error']}); put that right, or name GPUs with --gpus.")
+        if _at(gpu, "mig.enabled"):
+            raise GpuSetError(
+                f"{label} is split (MIG), which is not planned; switch MIG off, or name GPUs with --gpus."
+            )
+    names = [str(gpu.get("product") or gpu.get("name") or "") for gpu in gpus]
     if len(set(names)) > 1:
         raise GpuSetError(
             f"{name} has GPUs of different kinds ({', '.join(sorted(set(names)))}); the engine needs equal ones:"
             " plan for those of one kind with --gpus."
         )
     product = _usable(_known(names[0]))
-    sizes = [_first(gpu, "memory.total_bytes", "memory_total_bytes", "memory.total") for gpu in gpus]
-    known = [int(size) for size in sizes if size]
+    known = [int(size) for size in (_at(gpu, "memory.total_bytes") for gpu in gpus) if size]
     # The smallest one decides: the engine uses the same number of blocks everywhere.
     memory = min(known) if known else product.memory_bytes
     return product, len(gpus), memory, bool(facts.get("simulated"))

@@ -58,6 +58,8 @@ def best_of(question: Question, options: Sequence[Option]) -> Option:
     # Tensor parallelism over hosts only when nothing else is possible.
     within = [option for option in fitting if option.parallelism.tensor <= question.gpus.gpus_per_host]
     fitting = within or fitting
+    if question.profile.has_targets:
+        fitting = [option for option in fitting if plan_slo.service(question, option).met] or fitting
     top = max(_merit(question, option) for option in fitting)
     alike = [option for option in fitting if _merit(question, option) >= top * ALIKE[question.objective]]
     if question.objective == "latency":

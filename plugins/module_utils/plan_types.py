@@ -55,7 +55,7 @@ class Question:
     model: str
     arch: Architecture
     gpus: GpuSet
-    objective: str = "throughput"
+    objective: str = "latency"
     profile: Profile = Profile()
     max_model_len: Optional[int] = None
     precision: str = "auto"
