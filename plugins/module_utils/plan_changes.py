@@ -1,7 +1,7 @@
 # Copyright: the bedplate developers
 # Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
 # (see https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What would make a model fit that does not, the cheapest change first."""
+"""What would make a model fit that does not, or keep targets that it misses, the cheapest change first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 from ansible_collections.bedplate.llm.plugins.module_utils import plan_precision
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import find
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_sets import GpuSet
-from ansible_collections.bedplate.llm.plugins.module_utils.plan_choice import choose, gib, tokens
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_choice import choose, enough, gib, tokens
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_options import LEAST_CONTEXT, comfortable
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import Change, Option, Question
 
@@ -31,7 +31,7 @@ def first_fit(question: Question) -> Optional[Option]:
         if unreadable or plan_precision.problem(precision, question.gpus.product):
             continue
         best = choose(question, precision, question.kv_dtype).best
-        if best is None or not best.fits:
+        if best is None or not enough(question, best):
             continue
         if comfortable(question, best):
             return best
@@ -68,7 +68,8 @@ def _smaller_kv(question: Question) -> Iterator[Change]:
 
 def _quantised(question: Question) -> Iterator[Change]:
     stored = plan_precision.of_checkpoint(question.arch)
-    tried = plan_precision.choices(question.arch, question.precision)
+    # A precision that had room, and was too slow for the targets, is tried no further; the next one may be faster.
+    tried = (stored,) if question.profile.has_targets else plan_precision.choices(question.arch, question.precision)
     for precision in plan_precision.ORDER:
         later = plan_precision.ORDER.index(precision) > plan_precision.ORDER.index(stored)
         if precision in tried or not later or precision == "gptq_int4":
@@ -80,7 +81,8 @@ def _quantised(question: Question) -> Iterator[Change]:
         option = first_fit(replace(question, precision=precision))
         if option is not None:
             name = next((r.model for r in question.recipes if r.precision == precision and r.model), "")
-            files = f", with the files of {name}" if name else ", with a checkpoint of that kind"
+            own = name or precision not in plan_precision.ONLINE
+            files = f", with the files of {name}" if name else ", with a checkpoint of that kind" if own else ""
             yield Change(
                 f"Serve it in {plan_precision.title(precision)}{files} ({_result(option)}).", f"--precision {precision}"
             )
@@ -139,7 +141,7 @@ def _larger(question: Question) -> Iterator[Change]:
 
 
 def changes(question: Question) -> Tuple[Change, ...]:
-    """What would make it fit, the cheapest first: each is a question that was asked again and has an answer."""
+    """What would make it fit and keep the targets, the cheapest first; each was asked again and has an answer."""
     found: List[Change] = []
     for source in (_shorter, _smaller_kv, _quantised, _more, _larger):
         found += source(question)

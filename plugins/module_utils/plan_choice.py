@@ -69,6 +69,11 @@ def best_of(question: Question, options: Sequence[Option]) -> Option:
     return min(alike, key=_plainness)
 
 
+def enough(question: Question, option: Option) -> bool:
+    """Whether it is what was asked for: it fits, and keeps the targets if there are any."""
+    return option.fits and (not question.profile.has_targets or bool(plan_slo.service(question, option).met))
+
+
 def choose(question: Question, precision: str, kv_dtype: str) -> Choice:
     """The best placement in one precision, and the others with their reasons."""
     options: List[Option] = []
@@ -133,7 +138,11 @@ def reason_against(question: Question, option: Option, best: Option) -> str:
         return "tensor parallelism would cross hosts in every layer; others fit within a host."
     if question.profile.has_targets and not plan_slo.service(question, option).met:
         return str("misses the targets: " + plan_slo.service(question, option).misses[0])
-    if question.objective == "latency" and not question.profile.has_targets:
+    if question.profile.has_targets:
+        ours, theirs = plan_slo.slack(question, option), plan_slo.slack(question, best)
+        less = "with less to spare" if ours < theirs else "and is less simple"
+        return f"keeps the targets too, {less}: {ours:.1f} times as good as they ask, against {theirs:.1f}."
+    if question.objective == "latency":
         ours, theirs = option.speed.stream_tokens_per_second_expected, best.speed.stream_tokens_per_second_expected
         unit = "tokens/s of one stream"
     else:

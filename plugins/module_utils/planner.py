@@ -203,7 +203,7 @@ def _answer(question: Question, decision: _Decision, hosts: int) -> Plan:
         warnings=tuple(warnings),
         reasons=tuple(_reasons(question, decision, hosts)),
         rejected=decision.rejected,
-        changes=() if fits else plan_changes.changes(question),
+        changes=() if plan_choice.enough(asked, option) else plan_changes.changes(question),
         profile=asdict(question.profile),
         engine_minimum=question.engine_minimum,
     )

@@ -36,7 +36,8 @@ def print_plan(longest: int, plan: Plan, explain: bool) -> None:
             for sentence in sentences:
                 console.print(Text(f"  - {sentence}"), soft_wrap=True)
     if plan.changes:
-        console.print(Text("What would make it fit, the cheapest first", style="bold"))
+        wanted = "keep the targets" if plan.fits else "make it fit"
+        console.print(Text(f"What would {wanted}, the cheapest first", style="bold"))
         for number, change in enumerate(plan.changes, 1):
             console.print(Text(f"  {number}. {change.what}\n     {change.ask}"), soft_wrap=True)
     if explain:
@@ -51,7 +52,9 @@ def print_plan(longest: int, plan: Plan, explain: bool) -> None:
             console.print(Text(f"  {name}={value}"), soft_wrap=True)
         console.print(Text(f"  vllm serve MODEL {' '.join(argv(plan.flags))}"), soft_wrap=True)
     if not explain:
-        console.print(Text(f"{len(plan.rejected)} other ways were looked at; --explain says why not.", style="dim"))
+        console.print(
+            Text(f"Other ways that were looked at: {len(plan.rejected)}; --explain says why not.", style="dim")
+        )
 
 
 def placement(plan: Plan) -> str:
@@ -98,7 +101,8 @@ def _rows(longest: int, plan: Plan) -> Iterator[tuple[str, str]]:
     kv = "" if plan.kv_cache_dtype == "auto" else f", KV cache {plan.kv_cache_dtype}"
     hosts = f", on each of {plan.engines} hosts" if plan.engines > 1 else ""
     yield "precision", f"{title(plan.precision)}{kv}"
-    yield "placement", f"{placement(plan)}{hosts}: {plan.gpus_used} GPUs"
+    used = f": {plan.gpus_used} GPUs" if plan.gpus_used > 1 else ""
+    yield "placement", f"{placement(plan)}{hosts}{used}"
     total = plan.memory_per_gpu["total"] / GIB
     yield "weights", f"{plan.weight_bytes_per_gpu / GIB:,.1f} GiB of each GPU's {total:,.1f} GiB"
     if not plan.fits:
