@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 VENV := .venv/.made-from
 PROMPT ?= What is a bedplate?
 
-.PHONY: help demo test check lint types unit sanity build molecule clean
+.PHONY: help demo test check lint types unit reference sanity build molecule clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,7 +16,7 @@ $(VENV): requirements/dev.txt tools/setup
 demo: $(VENV) ## Bare machine to first token: a lab host, provisioned, verified, asked
 	@tools/demo "$(PROMPT)"
 
-test: check sanity build molecule ## Everything that CI runs (root, Debian or Ubuntu)
+test: check sanity build reference molecule ## Everything that CI runs (root, Debian or Ubuntu)
 
 check: $(VENV) ## Lint, types and unit tests (under two minutes)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target unit lint types
@@ -33,6 +33,9 @@ types: $(VENV) ## mypy, strict
 
 unit: $(VENV) ## Unit tests
 	pytest tests/unit
+
+reference: $(VENV) ## The planner's figures against vLLM's own code (the lab bundle's engine)
+	@tools/reference
 
 sanity: $(VENV) ## ansible-test sanity on the built collection
 	@tools/sanity
