@@ -70,7 +70,7 @@ def create(state: Path, files: list[SeedFile]) -> None:
         if file.content is None:
             path.mkdir(exist_ok=True)
         else:
-            path.write_text(file.content)
+            path.write_bytes(file.content if isinstance(file.content, bytes) else file.content.encode())
         path.chmod(file.mode)
         os.chown(path, file.owner, file.owner)
 

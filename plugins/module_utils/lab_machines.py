@@ -13,9 +13,9 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Optional
 
-from ansible_collections.bedplate.llm.plugins.module_utils import lab_container, lab_vm
+from ansible_collections.bedplate.llm.plugins.module_utils import lab_container, lab_gpu, lab_vm
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import (
     end_tree,
     is_alive,
@@ -76,14 +76,14 @@ def runs(lab: Lab, name: str) -> bool:
     return alive
 
 
-def ensure_running(lab: Lab, machine: Machine, base: Path, access: Access) -> str:
+def ensure_running(lab: Lab, machine: Machine, base: Path, access: Access, gpus: Optional[lab_gpu.Gpus] = None) -> str:
     """Create or start what is not running and wait until it lets the operator in; returns what plan() said."""
     with lock(lab.name, shared=True):
         if read_json(lab.state / "lab.json") is None:
             raise LabError(f"The lab {lab.name} has no network: run lab_up.yml, which makes it first.")
         action = plan(lab, machine)
         if action == "create":
-            _create(lab, machine, base, access)
+            _create(lab, machine, base, access, gpus)
         if action != "keep":
             _start(lab, machine, base)
     if action != "keep" or not answers(machine.address):
@@ -123,13 +123,13 @@ def remove_all(lab: Lab) -> list[str]:
     return names
 
 
-def _create(lab: Lab, machine: Machine, base: Path, access: Access) -> None:
+def _create(lab: Lab, machine: Machine, base: Path, access: Access, gpus: Optional[lab_gpu.Gpus]) -> None:
     state = lab.machine_state(machine.name)
     # What an interrupted creation left is not a machine yet: `machine.json` is written when all of it is there.
     kill_cgroup(lab.cgroup(machine.name))
     remove_tree(state)
     state.mkdir(mode=0o700, parents=True)
-    files = seed_files(lab, _identity(machine, access))
+    files = seed_files(lab, _identity(machine, access)) + (lab_gpu.files(gpus) if gpus else [])
     if machine.kind == "vm":
         lab_vm.create(machine, state, base, seed_archive(files))
     else:

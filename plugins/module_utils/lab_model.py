@@ -122,7 +122,10 @@ class Disk:
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine as declared.  A recorded machine that differs from its declaration has to be reset."""
+    """One machine as declared.  A recorded machine that differs from its declaration has to be reset.
+
+    gpus: the profile of the GPUs that it wears, with its digest; empty when it wears none.
+    """
 
     name: str
     kind: str
@@ -133,6 +136,7 @@ class Machine:
     cpus: int = 1
     disks: tuple[Disk, ...] = ()
     tpm: bool = False
+    gpus: str = ""
 
     @property
     def memory_mib(self) -> int:
@@ -149,6 +153,7 @@ class Machine:
             "cpus": self.cpus,
             "disks": [{"serial": disk.serial, "size": disk.size} for disk in self.disks],
             "tpm": self.tpm,
+            "gpus": self.gpus,
         }
 
 
@@ -185,7 +190,7 @@ def _disks(where: str, items: Any) -> tuple[Disk, ...]:
 
 
 def parse_machine(lab: Lab, declared: Mapping[str, Any]) -> Machine:
-    """Check one host's declaration; the keys are those of Machine.as_dict(), with `base` left to the caller."""
+    """Check one host's declaration; the keys are those of Machine.as_dict(), the caller knows `base` and `gpus`."""
     name = str(declared["name"])
     if not _MACHINE_NAME.fullmatch(name):
         raise LabError(
@@ -214,6 +219,7 @@ def parse_machine(lab: Lab, declared: Mapping[str, Any]) -> Machine:
         cpus=cpus,
         disks=disks,
         tpm=tpm,
+        gpus=str(declared.get("gpus", "")),
     )
 
 
@@ -237,6 +243,7 @@ def decide(recorded: Mapping[str, Any] | None, declared: Machine, running: bool)
     if recorded is None:
         return "create"
     wanted = declared.as_dict()
+    recorded = {"gpus": "", **recorded}  # machines made before there were any have no entry
     different = sorted(key for key in wanted if recorded.get(key) != wanted[key])
     if different:
         changes = ", ".join(f"{key} {recorded.get(key)} -> {wanted[key]}" for key in different)

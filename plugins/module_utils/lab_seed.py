@@ -36,7 +36,7 @@ class SeedFile:
     """A file, or a directory when there is no content."""
 
     path: str
-    content: str | None
+    content: str | bytes | None
     mode: int = 0o644
     owner: int = 0
 
@@ -102,7 +102,7 @@ def seed_archive(files: list[SeedFile]) -> bytes:
                 entry.type = tarfile.DIRTYPE
                 archive.addfile(entry)
             else:
-                content = file.content.encode()
+                content = file.content if isinstance(file.content, bytes) else file.content.encode()
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Callable, Sequence
 
-# Package by program: a program that is there counts, whoever brought it.
+# Package by program, some with what it does not work without: a program that is there counts, whoever brought it.
 _COMMON = {
     "apt-get": "apt",
     "ip": "iproute2",
@@ -20,12 +20,14 @@ _COMMON = {
 _CONTAINER = {"systemd-nspawn": "systemd-container"}
 _VM = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "mke2fs": "e2fsprogs"}
 _TPM = {"swtpm": "swtpm"}
+_GPUS = {"cc": "gcc libc6-dev"}
 
 
-def missing_packages(kind: str, tpm: bool, find: Callable[[str], object]) -> list[str]:
+def missing_packages(kind: str, tpm: bool, find: Callable[[str], object], gpus: bool = False) -> list[str]:
     """`find` tells where a program is, or None."""
-    wanted = {**_COMMON, **(_VM if kind == "vm" else _CONTAINER), **(_TPM if tpm else {})}
-    return sorted({package for program, package in wanted.items() if find(program) is None})
+    wanted = {**_COMMON, **(_VM if kind == "vm" else _CONTAINER), **(_TPM if tpm else {}), **(_GPUS if gpus else {})}
+    missing = [packages for program, packages in wanted.items() if find(program) is None]
+    return sorted({package for packages in missing for package in packages.split()})
 
 
 def unable(platform: str, user: int, missing: Sequence[str], has_apt: bool) -> str | None:

@@ -67,6 +67,14 @@ options:
     description: Whether a virtual machine has a software TPM 2.0.
     type: bool
     default: false
+  gpu_profile:
+    description:
+      - Name or path of a profile of GPUs that the machine wears, to see what the collection makes of hardware
+        that is not there. The machine gets a stand-in for the driver's library, which says so. Empty for none.
+    type: str
+  gpu_source:
+    description: Folder with the stand-in's source and the profiles that O(gpu_profile) may name.
+    type: path
   peers:
     description: IPv4 addresses of all machines of the lab by name, this one included.
     type: dict
@@ -112,8 +120,10 @@ address6:
 import os
 import shutil
 import sys
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bedplate.llm.plugins.module_utils import lab_gpu
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import (
     LabError,
     check_peers,
@@ -140,21 +150,30 @@ ARGUMENTS = {
         "options": {"serial": {"type": "str", "required": True}, "size": {"type": "str", "required": True}},
     },
     "tpm": {"type": "bool", "default": False},
+    "gpu_profile": {"type": "str"},
+    "gpu_source": {"type": "path"},
     "peers": {"type": "dict", "required": True},
 }
 
 
 def main():
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS,
+        supports_check_mode=True,
+        required_by={"gpu_profile": ["gpu_source"]},
+    )
     params = module.params
     try:
         lab = parse_lab(params["lab"], params["network"], params["network6"])
         machine = parse_machine(lab, params)
+        gpus = lab_gpu.find(params["name"], params["gpu_profile"] or "", Path(params["gpu_source"] or ""))
+        if gpus:
+            lab_gpu.binding()
         check_peers(lab, params["peers"])
         conflict = network_conflict(lab, addresses()) if shutil.which("ip") else None
         if conflict:
             raise LabError(conflict)
-        missing = missing_packages(machine.kind, machine.tpm, shutil.which)
+        missing = missing_packages(machine.kind, machine.tpm, shutil.which, gpus is not None)
         reason = unable(sys.platform, os.geteuid(), missing, shutil.which("apt-get") is not None)
         if reason:
             raise LabError(reason)

@@ -66,6 +66,14 @@ options:
     description: Whether a virtual machine has a software TPM 2.0.
     type: bool
     default: false
+  gpu_profile:
+    description:
+      - Name or path of a profile of GPUs that the machine wears, to see what the collection makes of hardware
+        that is not there. The machine gets a stand-in for the driver's library, which says so. Empty for none.
+    type: str
+  gpu_source:
+    description: Folder with the stand-in's source and the profiles that O(gpu_profile) may name.
+    type: path
   peers:
     description: IPv4 addresses of all machines of the lab by name, this one included.
     type: dict
@@ -131,6 +139,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bedplate.llm.plugins.module_utils import lab_gpu
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_machines import Access, ensure_running, plan, remove
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import LabError, parse_lab, parse_machine
 
@@ -150,6 +159,8 @@ ARGUMENTS = {
         "options": {"serial": {"type": "str", "required": True}, "size": {"type": "str", "required": True}},
     },
     "tpm": {"type": "bool", "default": False},
+    "gpu_profile": {"type": "str"},
+    "gpu_source": {"type": "path"},
     "peers": {"type": "dict", "default": {}},
     "state": {"type": "str", "choices": ["running", "absent"], "default": "running"},
     "base": {"type": "path"},
@@ -163,11 +174,12 @@ def act(params, check_mode):
         existed = lab.machine_state(params["name"]).exists() if check_mode else remove(lab, params["name"])
         return "remove" if existed else "keep"
     base = Path(params["base"])
-    machine = parse_machine(lab, {**params, "base": base.name})
+    gpus = lab_gpu.find(params["name"], params["gpu_profile"] or "", Path(params["gpu_source"] or ""))
+    machine = parse_machine(lab, {**params, "base": base.name, "gpus": gpus.label if gpus else ""})
     if check_mode:
         return plan(lab, machine)
     os.umask(0o022)
-    return ensure_running(lab, machine, base, Access(Path(params["secrets"]), params["peers"]))
+    return ensure_running(lab, machine, base, Access(Path(params["secrets"]), params["peers"]), gpus)
 
 
 def main():
@@ -175,6 +187,7 @@ def main():
         argument_spec=ARGUMENTS,
         supports_check_mode=True,
         required_if=[("state", "running", ("address", "base", "secrets"))],
+        required_by={"gpu_profile": ["gpu_source"]},
     )
     began = time.monotonic()
     try:

@@ -138,3 +138,18 @@ def test_without_the_outside_nothing_crosses_not_even_what_was_open_before():
 def test_addresses_are_counted_in_networks_of_any_size():
     lab = model.parse_lab("lab", "10.0.0.0/16", "fd00::/64")
     assert lab.address6(ipaddress.IPv4Address("10.0.1.0")) == ipaddress.IPv6Address("fd00::100")
+
+
+def test_a_machine_with_other_gpus_is_another_machine():
+    wearing = machine(gpus="8xH100@0123456789ab")
+    recorded = wearing.as_dict()
+    assert model.decide(recorded, wearing, running=True) == "keep"
+    for other in (machine(), machine(gpus="8xH100@ffffffffffff")):
+        with pytest.raises(model.LabError, match="another declaration \\(gpus 8xH100@0123456789ab"):
+            model.decide(recorded, other, running=True)
+
+
+def test_a_machine_from_before_there_were_gpus_wears_none():
+    recorded = machine().as_dict()
+    del recorded["gpus"]
+    assert model.decide(recorded, machine(), running=True) == "keep"
