@@ -84,7 +84,7 @@ def _verdict(plan: Plan) -> Iterator[Text]:
         line.append("FITS  ", style="bold green")
         line.append(f"{plan.model} on {plan.gpus}")
     if plan.simulated:
-        line.append("  (named GPUs: no card was looked at)", style="dim")
+        line.append("  (simulated: no card was looked at)", style="dim")
     yield line
 
 

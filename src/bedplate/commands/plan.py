@@ -21,12 +21,16 @@ from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
     Question,
 )
 
+from bedplate import options
 from bedplate.errors import FAILED, OK, UserError
 
 
 def plan(
     model: Annotated[str, typer.Option("--model", "-m", help="A model of the catalogue, or a folder with its files.")],
-    gpus: Annotated[str, typer.Option("--gpus", "-g", help="[HOSTSx]GPUSxNAME: 8xH200, 2x8xH100, 1xRTX4090.")],
+    gpus: Annotated[str, typer.Option("--gpus", "-g", help="[HOSTSx]GPUSxNAME: 8xH200, 2x8xH100, 1xRTX4090.")] = "",
+    site: Annotated[str, typer.Option("--site", "-s", help="Or a site: the GPUs that its hosts have.")] = "",
+    inventories: options.Inventories = options.DEFAULT_INVENTORIES,
+    limit: options.Limit = "",
     objective: Annotated[str, typer.Option("--objective", help="latency or throughput.")] = "latency",
     ttft: Annotated[float | None, typer.Option("--ttft", help="Target: ms to the first token, p99.")] = None,
     tpot: Annotated[float | None, typer.Option("--tpot", help="Target: ms per token, p99.")] = None,
@@ -52,15 +56,15 @@ def plan(
 ) -> None:
     """Place a model on GPUs: precision, parallelism, context, room, speed, and the exact flags of the engine.
 
-    Needs no GPU, no network and no model files. Exit code: 0 it fits (and keeps the targets), 1 it does not, 2 the
-    question has no answer.
+    With --gpus it needs no GPU, no network and no model files. Exit code: 0 it fits (and keeps the targets), 1 it does
+    not, 2 the question has no answer.
     """
     _one_of("--objective", objective, OBJECTIVES)
     _one_of("--precision", precision, plan_question.PRECISIONS)
     _one_of("--kv-dtype", kv_dtype, plan_question.KV_DTYPES)
     try:
         asked = replace(
-            plan_question.question(model, gpu_sets.parse(gpus), str(catalogue) if catalogue else None),
+            plan_question.question(model, _gpus(gpus, site, inventories, limit), str(catalogue) if catalogue else None),
             objective=objective,
             profile=Profile(tokens_in, tokens_out, rate, ttft, tpot),
             max_model_len=plan_question.tokens(max_model_len),
@@ -77,6 +81,19 @@ def plan(
     _tell(asked, answer, explain, as_json)
     kept = answer.slo is None or answer.slo["met"]
     raise typer.Exit(OK if answer.fits and kept else FAILED)
+
+
+def _gpus(named: str, site: str, inventories: Path, limit: str) -> gpu_sets.GpuSet:
+    if bool(named) == bool(site):
+        raise UserError("plan: say what to plan for: GPUs by name (--gpus 8xH200) or those of a site (--site NAME).")
+    if named:
+        if limit:
+            raise UserError(f"plan: --limit {limit} is for hosts of a --site, and --gpus names none; leave it out.")
+        return gpu_sets.parse(named)
+    from bedplate.site_gpus import gpus_of
+    from bedplate.sites import find_site
+
+    return gpus_of(find_site(site, inventories), limit)
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
