@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cli_harness
@@ -81,15 +81,20 @@ def test_a_question_without_an_answer_is_refused_in_one_sentence(arguments, said
 
 
 def test_a_plan_comes_at_once():
-    """The whole command, Python's start included; of three, since the machine may be busy with others."""
+    """The whole command, Python's start included, in time of a processor: the machine may be busy with others."""
     program = [sys.executable, "-c", "from bedplate.cli import main; main()"]
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
     times = []
     for _attempt in range(3):
-        before = time.monotonic()
+        before = spent()
         subprocess.run(
             [*program, "plan", "--model", "deepseek-r1", "--gpus", "8xH200"], check=True, capture_output=True
         )
-        times.append(time.monotonic() - before)
+        times.append(spent() - before)
     assert min(times) < 0.5
 
 
