@@ -21,6 +21,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
     UTILIZATION,
     PlanError,
     Profile,
+    tokens,
 )
 
 _PROFILE = {
@@ -73,7 +74,7 @@ def _question(given: dict[str, Any]) -> Any:
         plan_question.question(given["model"], gpus, given["catalogue"]),
         objective=given["objective"],
         profile=Profile(**(given["profile"] or {})),
-        max_model_len=plan_question.tokens(given["max_model_len"]),
+        max_model_len=tokens(given["max_model_len"]),
         precision=given["precision"],
         kv_dtype=given["kv_dtype"],
         utilization=given["gpu_memory_utilization"],

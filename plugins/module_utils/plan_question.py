@@ -9,31 +9,16 @@ It reads files (the catalogue, a model's config.json and headers), so it runs on
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from typing import Optional
 
 from ansible_collections.bedplate.llm.plugins.module_utils import model_catalogue, model_files, model_kv, model_weights
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_sets import GpuSet
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import ModelError
-from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import PlanError, Question
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import Question
 
 PRECISIONS = ("auto", *model_weights.PRECISIONS)
 KV_DTYPES = model_kv.KV_DTYPES
-
-_LENGTH = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?P<unit>[kKmM]?)")
-# As the engine reads them: lower-case units are 1000-based, upper-case ones 1024-based.
-_UNITS = {"": 1, "k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
-
-
-def tokens(text: str) -> Optional[int]:
-    """A number of tokens as `vllm serve` reads it: 32768, 32k (32,000), 32K (32,768); None for "" and "auto"."""
-    if text.strip() in ("", "auto"):
-        return None
-    match = _LENGTH.fullmatch(text.strip())
-    if match is None:
-        raise PlanError(f"the context is {text!r}; give a number of tokens such as 32768, 32k or auto.")
-    return int(float(match["number"]) * _UNITS[match["unit"]])
 
 
 def question(model: str, gpus: GpuSet, catalogue: Optional[str] = None) -> Question:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -227,3 +228,18 @@ def argv(flags: Mapping[str, Any]) -> Tuple[str, ...]:
         elif value is not False:
             words += [f"--{name}", str(value)]
     return tuple(words)
+
+
+_LENGTH = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?P<unit>[kKmM]?)")
+# As the engine reads them: lower-case units are 1000-based, upper-case ones 1024-based.
+_UNITS = {"": 1, "k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
+
+
+def tokens(text: str) -> Optional[int]:
+    """A number of tokens as `vllm serve` reads it: 32768, 32k (32,000), 32K (32,768); None for "" and "auto"."""
+    if text.strip() in ("", "auto"):
+        return None
+    match = _LENGTH.fullmatch(text.strip())
+    if match is None:
+        raise PlanError(f"the context is {text!r}; give a number of tokens such as 32768, 32k or auto.")
+    return int(float(match["number"]) * _UNITS[match["unit"]])

@@ -17,6 +17,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
     Profile,
     Question,
     argv,
+    tokens,
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_args import check_flags, parse_flags
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_policy import REFUSED_FLAGS
@@ -288,15 +289,15 @@ def test_an_odd_number_of_gpus_leaves_none_unmentioned():
 
 
 @pytest.mark.parametrize(
-    ("text", "tokens"), [("", None), ("auto", None), ("32768", 32768), ("32k", 32000), ("32K", 32768), ("1M", 1048576)]
+    ("text", "number"), [("", None), ("auto", None), ("32768", 32768), ("32k", 32000), ("32K", 32768), ("1M", 1048576)]
 )
-def test_lengths_are_read_as_the_engine_reads_them(text, tokens):
-    assert plan_question.tokens(text) == tokens
+def test_lengths_are_read_as_the_engine_reads_them(text, number):
+    assert tokens(text) == number
 
 
 def test_a_length_that_is_none_is_refused():
     with pytest.raises(PlanError, match="32768"):
-        plan_question.tokens("long")
+        tokens("long")
 
 
 def test_a_folder_is_planned_like_its_entry(tmp_path):

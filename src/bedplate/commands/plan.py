@@ -19,6 +19,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
     PlanError,
     Profile,
     Question,
+    tokens,
 )
 
 from bedplate import options
@@ -67,7 +68,7 @@ def plan(
             plan_question.question(model, _gpus(gpus, site, inventories, limit), str(catalogue) if catalogue else None),
             objective=objective,
             profile=Profile(tokens_in, tokens_out, rate, ttft, tpot),
-            max_model_len=plan_question.tokens(max_model_len),
+            max_model_len=tokens(max_model_len),
             precision=precision,
             kv_dtype=kv_dtype,
             utilization=utilization,
