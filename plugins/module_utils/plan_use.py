@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import GIB
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import GIB, tokens
 
 SCHEMA = 1
 _NEEDED = ("schema", "model", "gpus", "fits", "flags")
@@ -93,20 +93,21 @@ def _effect(flag: str, asked: Any, plan: Mapping[str, Any]) -> str:
     try:
         if flag == "max-model-len":
             room = int(plan["kv_cache_tokens"])
-            if int(asked) > room:
+            length = tokens(str(asked)) or 0
+            if length > room:
                 return f"no request of that length fits, there is room for {room:,} tokens; the engine will not start."
-            return f"{room / int(asked):,.1f} requests of that length fit at the same time."
+            return f"{room / length:,.1f} requests of that length fit at the same time."
         if flag == "gpu-memory-utilization":
             memory = plan["memory_per_gpu"]
             usable = memory["total"] - memory["reserved_by_driver"]
             more = int((float(asked) - float(plan["flags"][flag])) * usable)
-            tokens = int(plan["kv_cache_tokens"]) + more // int(plan["kv_bytes_per_token_per_gpu"])
-            if tokens < int(plan["max_model_len"]):
+            left = int(plan["kv_cache_tokens"]) + more // int(plan["kv_bytes_per_token_per_gpu"])
+            if left < int(plan["max_model_len"]):
                 return (
-                    f"room for {max(0, tokens):,} tokens is left, fewer than one request of {plan['max_model_len']:,}."
+                    f"room for {max(0, left):,} tokens is left, fewer than one request of {plan['max_model_len']:,}."
                 )
-            return f"the room changes from {plan['kv_cache_tokens']:,} to {tokens:,} tokens."
-    except (KeyError, TypeError, ValueError):
+            return f"the room changes from {plan['kv_cache_tokens']:,} to {left:,} tokens."
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return again
     return {
         "reasoning-parser": "the memory stays the same.",
