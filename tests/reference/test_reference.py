@@ -106,6 +106,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_LEVEL": "ERROR",
+            # A running engine chooses one; sizes are the same in all.
+            "VLLM_KV_CACHE_LAYOUT": "LBNHC",
         },
         check=False,
     )
