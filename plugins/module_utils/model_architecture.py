@@ -74,6 +74,7 @@ class Architecture:
 
     intermediate_size is that of dense layers.  v_head_dim is None where values are as wide as keys.
     mtp_layers: layers for multi-token prediction that the checkpoint carries after the main ones.
+    ends_on_all_stages: the engine's class has embedding, last norm and head on every pipeline stage.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Architecture:
     o_bias: bool = False
     mlp_bias: bool = False
     norms_per_layer: int = 2
+    ends_on_all_stages: bool = False
 
     def is_sparse(self, layer: int) -> bool:
         """Whether a layer's MLP is a mixture of experts; layers for multi-token prediction are as deep layers are."""
@@ -159,6 +161,7 @@ class _Family:
     moe: str = ""
     latent: bool = False
     llama_biases: bool = False
+    ends_on_all_stages: bool = False
 
 
 # tied: transformers' default where config.json is silent; windows: from layer_types or the field that is named.
@@ -167,8 +170,8 @@ KNOWN: Dict[str, _Family] = {
     "MistralForCausalLM": _Family(windows="all"),
     "Qwen2ForCausalLM": _Family(qkv_bias=True, windows="refused"),
     "Qwen3ForCausalLM": _Family(qk_norm=True, windows="refused"),
-    "Qwen3MoeForCausalLM": _Family(qk_norm=True, windows="refused", moe="num_experts"),
-    "Gemma3ForCausalLM": _Family(qk_norm=True, tied=True, norms=4, windows="pattern"),
+    "Qwen3MoeForCausalLM": _Family(qk_norm=True, windows="refused", moe="num_experts", ends_on_all_stages=True),
+    "Gemma3ForCausalLM": _Family(qk_norm=True, tied=True, norms=4, windows="pattern", ends_on_all_stages=True),
     "DeepseekV2ForCausalLM": _Family(latent=True, moe="n_routed_experts"),
     "DeepseekV3ForCausalLM": _Family(latent=True, moe="n_routed_experts"),
     "DeepseekV32ForCausalLM": _Family(latent=True, moe="n_routed_experts"),
@@ -286,7 +289,8 @@ def parse(config: Mapping[str, Any], where: str) -> Architecture:
         v_head_dim=mla.v_head_dim if mla else None,
         vocab_size=read.number("vocab_size"),
         max_positions=read.number("max_position_embeddings"),
-        tied_embeddings=read.switch("tie_word_embeddings", family.tied),
+        # The engine's DeepSeek classes have a head of their own whatever is said.
+        tied_embeddings=read.switch("tie_word_embeddings", family.tied) and not mla,
         dtype=read.dtype(),
         qkv_bias=qkv_bias,
         qk_norm=family.qk_norm,
@@ -299,4 +303,5 @@ def parse(config: Mapping[str, Any], where: str) -> Architecture:
         o_bias=family.llama_biases and qkv_bias,
         mlp_bias=family.llama_biases and read.switch("mlp_bias", False),
         norms_per_layer=family.norms,
+        ends_on_all_stages=family.ends_on_all_stages,
     )

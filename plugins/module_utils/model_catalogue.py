@@ -3,7 +3,7 @@
 # (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """The catalogue: models that can be planned without having their files.
 
-One JSON file for each model in the folder catalogue beside this file, and in a folder of the user's own, whose names win:
+One JSON file a model, in the folder catalogue beside this file and in a folder of the user's own, whose names win:
     schema: 1; name; aliases; model: where it is published; config: the fields of its config.json that count;
     source: where the figures come from; config_sha256: of that config.json, or empty;
     engine_minimum: the first vLLM that serves it, reasoning_parser, tool_parser, sampling: see Entry;

@@ -4,8 +4,9 @@
 """Which parallelism the engine accepts for a model, and why not.
 
 The rules are vLLM 0.32's: config/model.py and config/parallel.py (heads, decode context, experts), layers/linear.py and
-vocab_parallel_embedding.py (what must divide), layers/quantization (fp8_utils.py, auto_awq.py, auto_gptq.py, modelopt.py).
-A shape that only costs speed, such as Marlin's tiles of 64, which the engine pads, is not refused.
+vocab_parallel_embedding.py (what must divide), layers/quantization (fp8_utils.py, auto_awq.py, auto_gptq.py).
+A shape that only costs speed is not refused, such as Marlin's tiles of 64, which the engine pads.  Experts in fp8
+blocks are refused where a block would be cut, although 0.32 refines their scales for some kernels, by GPU.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def _attention_problems(arch: Architecture, tensor: int) -> Iterator[str]:
         if tensor <= arch.kv_heads and arch.kv_heads % tensor:
             yield f"{arch.kv_heads} key-value heads cannot be divided over {tensor} GPUs."
         elif tensor > arch.kv_heads and tensor % arch.kv_heads:
-            yield f"{tensor} GPUs are no multiple of the {arch.kv_heads} key-value heads, which would be copied to them."
+            yield f"{tensor} GPUs are no multiple of the {arch.kv_heads} key-value heads, of which each takes one."
 
 
 def _context_problems(arch: Architecture, tensor: int, context: int) -> Iterator[str]:
@@ -79,14 +80,17 @@ def _linears(arch: Architecture) -> List[TensorSpec]:
     """One of each kind of linear layer: those of the main layers, by the name within the layer."""
     found: Dict[str, TensorSpec] = {}
     for group in tensor_groups(arch):
-        if group.spec.kind == "linear":
+        # up is as gate is, and values are as keys are.
+        twin = group.spec.name.endswith(("up_proj.weight", "v_proj.weight"))
+        if group.spec.kind == "linear" and not twin:
             found.setdefault(group.spec.name.split(".", 3)[-1], group.spec)
     return list(found.values())
 
 
 def _short(spec: TensorSpec) -> str:
     """A layer's name as a sentence can carry it: mlp.down_proj."""
-    return spec.name.split(".", 3)[-1].replace("experts.{}", "experts")[: -len(".weight")]
+    name: str = spec.name.split(".", 3)[-1].replace("experts.{}", "experts")
+    return name[: -len(".weight")]
 
 
 def _division_problem(spec: TensorSpec, shape: List[int]) -> Optional[str]:
@@ -128,7 +132,7 @@ def _layer_problems(arch: Architecture, precision: str, where: Parallelism) -> I
         stored = stored_as(quantization, spec, True)
         if problem is None and stored is not None:
             # Projections that the engine joins into one must be whole blocks also where nothing is cut.
-            merged = spec.name.endswith(("gate_proj.weight", "up_proj.weight", "q_proj.weight", "q_a_proj.weight"))
+            merged = spec.name.endswith(("gate_proj.weight", "q_proj.weight", "k_proj.weight", "q_a_proj.weight"))
             problem = _storage_problem(stored, spec, shape, merged)
         if problem:
             yield problem

@@ -267,6 +267,8 @@ def rank_shape(arch: Architecture, spec: TensorSpec, where: Parallelism) -> Tupl
 
 def _on_stage(arch: Architecture, spec: TensorSpec, stages: List[range], stage: int) -> bool:
     last = stage == len(stages) - 1
+    if arch.ends_on_all_stages and not spec.name.startswith("model.layers."):
+        return True
     if spec.layer == -1:
         return stage == 0 or (last and arch.tied_embeddings)
     if spec.layer < arch.layers:

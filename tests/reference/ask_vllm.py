@@ -3,7 +3,7 @@
 Nothing is loaded: the engine builds its modules on the meta device, with the parallel groups told that they are larger
 than they are, so that each rank's parameters and each attention layer's cache come out as on real GPUs.
 
-A question: {config, tensor, pipeline, data, expert, kv_dtypes, requests: [[tokens, tokens in flight], ...]}.
+A question: {config, tensor, pipeline, data, expert, mtp, kv_dtypes, requests: [[tokens, tokens in flight], ...]}.
 An answer: {stages: [{weight_bytes, layers: {kv_dtype: [[bytes per token, window or null], ...]}, pool: [bytes of a
 block, tokens to a block, groups], blocks: [for each request]}]}, without pool and blocks where layers' pages differ;
 or {error}.
@@ -31,15 +31,19 @@ from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype, set_default_torc
 from vllm.v1.core.kv_cache_utils import get_kv_cache_groups
 
 
-def engine_config(config: dict, folder: str):
+def engine_config(config: dict, folder: str, mtp: bool = False):
     Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return EngineArgs(
+    vllm_config = EngineArgs(
         model=folder,
         skip_tokenizer_init=True,
         load_format="dummy",
         enforce_eager=True,
         max_model_len=min(4096, config["max_position_embeddings"]),
+        speculative_config={"method": "mtp", "num_speculative_tokens": 1} if mtp else None,
     ).create_engine_config()
+    # A running engine chooses the order of bytes in the cache; sizes are the same in all.
+    vllm_config.cache_config.kv_cache_layout = "LBNHC"
+    return vllm_config
 
 
 @contextlib.contextmanager
@@ -96,9 +100,16 @@ def stage_answer(vllm_config, question: dict, stage: int) -> dict:
         set_default_torch_dtype(dtype),
     ):
         with torch.device("meta"):
-            model = initialize_model(vllm_config=vllm_config)
+            weights = list(initialize_model(vllm_config=vllm_config).parameters())
+            if question["mtp"]:
+                draft = initialize_model(
+                    vllm_config=vllm_config, model_config=vllm_config.speculative_config.draft_model_config
+                )
+                # The draft's embedding and head are the model's own, which the engine notices after loading.
+                shared = ("embed_tokens.weight", "shared_head.head.weight")
+                weights += [weight for name, weight in draft.named_parameters() if not name.endswith(shared)]
         answer: dict = {
-            "weight_bytes": sum(weight.numel() * weight.element_size() for weight in model.parameters()),
+            "weight_bytes": sum(weight.numel() * weight.element_size() for weight in weights),
             "layers": {},
         }
         for kv_dtype in question["kv_dtypes"]:
@@ -125,7 +136,7 @@ def stage_answer(vllm_config, question: dict, stage: int) -> dict:
 def answer(question: dict) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            vllm_config = engine_config(question["config"], folder)
+            vllm_config = engine_config(question["config"], folder, question["mtp"])
             return {"stages": [stage_answer(vllm_config, question, stage) for stage in range(question["pipeline"])]}
         except Exception as error:  # whatever the engine refuses is an answer
             return {"error": f"{type(error).__name__}: {error}"}

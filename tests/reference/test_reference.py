@@ -32,6 +32,7 @@ def question(config: dict[str, Any], parallelism: Parallelism, kv_dtypes: list[s
         "pipeline": parallelism.pipeline,
         "data": parallelism.data,
         "expert": parallelism.expert,
+        "mtp": False,
         "kv_dtypes": kv_dtypes,
         "requests": REQUESTS,
     }
@@ -47,6 +48,12 @@ def of_catalogue(name: str, quantized: bool, *sizes: Any) -> dict[str, Any]:
         ["auto", "fp8_ds_mla"] if arch.indexer else ["auto", "fp8", "fp8_ds_mla"] if arch.mla else ["auto", "fp8"]
     )
     return question(config, Parallelism(*sizes), kv_dtypes)
+
+
+def with_awq(name: str, tensor: int) -> dict[str, Any]:
+    asked = of_catalogue(name, False, tensor)
+    awq = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+    return {**asked, "config": {**asked["config"], "quantization_config": awq}}
 
 
 def of_seed(seed: int) -> dict[str, Any]:
@@ -85,6 +92,9 @@ QUESTIONS = {
     "deepseek-r1 fp8 on 8 x 2, experts spread": of_catalogue("deepseek-r1", True, 8, 1, 2, True),
     "deepseek-r1 fp8, data parallel": of_catalogue("deepseek-r1", True, 1, 1, 16, True),
     "deepseek-v3.2 fp8 on 8": of_catalogue("deepseek-v3.2", True, 8),
+    "deepseek-r1 with multi-token prediction": {**of_catalogue("deepseek-r1", False, 8), "mtp": True},
+    "distill-qwen-7b awq": with_awq("deepseek-r1-distill-qwen-7b", 1),
+    "distill-qwen-7b awq on 4": with_awq("deepseek-r1-distill-qwen-7b", 4),
     **{f"random {seed}": of_seed(seed) for seed in RANDOM},
 }
 
@@ -123,14 +133,17 @@ def test_what_the_engine_computes(answers: dict[str, Any], name: str) -> None:
     assert model_limits.problems(arch, "checkpoint", sizes) == []
 
     heaviest = max(stage["weight_bytes"] for stage in answer["stages"])
-    assert model_weights.weight_bytes_per_gpu(arch, "checkpoint", sizes) - absorbed(arch, sizes) == heaviest
+    assert (
+        model_weights.weight_bytes_per_gpu(arch, "checkpoint", sizes, asked["mtp"]) - absorbed(arch, sizes) == heaviest
+    )
 
     for kv_dtype in asked["kv_dtypes"]:
         layers = [stage["layers"][kv_dtype] for stage in answer["stages"]]
         found = max(sum(size for size, _window in stage) for stage in layers)
-        assert model_kv.kv_bytes_per_token_per_gpu(arch, kv_dtype, sizes.tensor, sizes.pipeline) == found
+        ours = model_kv.kv_bytes_per_token_per_gpu(arch, kv_dtype, sizes.tensor, sizes.pipeline, 1, asked["mtp"])
+        assert ours == found
     windows = [window for stage in answer["stages"] for _size, window in stage["layers"]["auto"]]
-    if arch.indexer is None:
+    if arch.indexer is None and not asked["mtp"]:
         assert windows == [arch.window(layer) for layer in range(arch.layers)]
 
 
@@ -142,7 +155,7 @@ def test_how_the_engine_divides_the_cache(answers: dict[str, Any], name: str) ->
         assert arch.indexer is not None, "only the indexer's cache has pages of another size"
         return
     block_bytes, block_tokens, groups = answer["pool"]
-    pool = model_kv.pool(arch, "auto", asked["tensor"], 1, block_size=block_tokens)
+    pool = model_kv.pool(arch, "auto", asked["tensor"], 1, block_size=block_tokens, mtp=asked["mtp"])
     assert (pool.block_bytes, len(pool.windows)) == (block_bytes, groups)
     assert [pool.request_blocks(*request) for request in REQUESTS] == answer["blocks"]
 
