@@ -77,7 +77,7 @@ def _tree(text: str) -> Element:
         raise ValueError("it defines entities")
 
     parser.EntityDeclHandler = refuse
-    parser.StartElementHandler = lambda tag, attributes: builder.start(tag, attributes)
+    parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
     parser.Parse(text.strip(), True)
@@ -224,17 +224,22 @@ def _mig(values: _Values) -> Mig:
 
 
 def _fabric(values: _Values) -> Optional[Fabric]:
-    state = _FABRIC_STATES.get((values.text("fabric/state", name="fabric") or "").lower())
+    # The spelling of these tags has changed more than once: cliqueId, CliqueId.
+    tags = {child.tag.lower().replace("_", ""): f"fabric/{child.tag}" for child in values.element.findall("fabric/*")}
+
+    def text(tag: str) -> Optional[str]:
+        return values.text(tags[tag], name="fabric") if tag in tags else None
+
+    state = _FABRIC_STATES.get((text("state") or "").lower())
     if state is None:
         return None
+    clique = text("cliqueid")
     return Fabric(
         state=state,
-        status=(values.text("fabric/status", name="fabric") or "").lower() or None,
+        status=(text("status") or "").lower() or None,
         health=(values.text("fabric/health/summary", name="fabric") or "").lower().replace(" ", "_") or None,
-        cluster_uuid=_not_zero(
-            values.text("fabric/clusterUuid", "fabric/ClusterUUID", "fabric/cluster_uuid", name="fabric")
-        ),
-        clique_id=values.count("fabric/cliqueId", "fabric/CliqueId", name="fabric"),
+        cluster_uuid=_not_zero(text("clusteruuid")),
+        clique_id=int(clique) if clique and clique.isdigit() else None,
     )
 
 

@@ -144,7 +144,7 @@ def pynvml(paths):
     if importlib.util.find_spec("pynvml"):
         return importlib.import_module("pynvml")
     for path in paths:
-        for found in sorted(glob.glob(os.path.join(path, "pynvml.py"))):
+        for found in sorted(glob.glob(os.path.join(path, "pynvml.py")), reverse=True):
             spec = importlib.util.spec_from_file_location("pynvml", found)
             loaded = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(loaded)

@@ -113,6 +113,15 @@ def test_older_words_are_understood():
     assert gpu.power.limit_watts == 700.0
 
 
+@pytest.mark.parametrize(("clique", "cluster"), [("CliqueId", "ClusterUUID"), ("clique_id", "cluster_uuid")])
+def test_the_fabric_is_read_however_its_tags_are_spelt(clique, cluster):
+    uuid = "01234567-89ab-cdef-0123-456789abcdef"
+    text = GPU.replace("cliqueId", clique).replace("clusterUuid", cluster)
+    text = text.replace("00000000-0000-0000-0000-000000000000", uuid).replace("Completed", "In Progress")
+    (gpu,) = gpu_smi.parse(log(text)).gpus
+    assert gpu.fabric == Fabric("in_progress", "success", None, uuid, 0)
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [("[Unknown Error]", "Unknown Error"), ("[Insufficient Permissions]", "Insufficient Permissions"), ("ERR!", None)],
