@@ -103,9 +103,7 @@ def _effect(flag: str, asked: Any, plan: Mapping[str, Any]) -> str:
             more = int((float(asked) - float(plan["flags"][flag])) * usable)
             left = int(plan["kv_cache_tokens"]) + more // int(plan["kv_bytes_per_token_per_gpu"])
             if left < int(plan["max_model_len"]):
-                return (
-                    f"room for {max(0, left):,} tokens is left, fewer than one request of {plan['max_model_len']:,}."
-                )
+                return f"room for {max(0, left):,} tokens is left, fewer than one request of {plan['max_model_len']:,}."
             return f"the room changes from {plan['kv_cache_tokens']:,} to {left:,} tokens."
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return again
