@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 VENV := .venv/.made-from
 PROMPT ?= What is a bedplate?
 
-.PHONY: help setup demo test check lint types unit sanity build molecule bench clean
+.PHONY: help setup demo test check lint types unit reference sanity build molecule bench clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -18,7 +18,7 @@ setup: $(VENV) ## The environment .venv, with the bedplate command in .venv/bin
 demo: $(VENV) ## Bare machine to first token: a lab host, provisioned, verified, asked
 	@tools/demo "$(PROMPT)"
 
-test: check sanity build molecule ## Everything that CI runs (root, Debian or Ubuntu)
+test: check sanity build reference molecule ## Everything that CI runs (root, Debian or Ubuntu)
 
 check: $(VENV) ## Lint, types and unit tests (under two minutes)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target unit lint types
@@ -35,6 +35,9 @@ types: $(VENV) ## mypy, strict
 
 unit: $(VENV) ## Unit tests
 	pytest tests/unit
+
+reference: $(VENV) ## The planner's figures against vLLM's own code (the lab bundle's engine)
+	@tools/reference
 
 sanity: $(VENV) ## ansible-test sanity on the built collection
 	@tools/sanity

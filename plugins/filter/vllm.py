@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Callable, Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.bedplate.llm.plugins.module_utils import vllm_args, vllm_policy, vllm_unit
+from ansible_collections.bedplate.llm.plugins.module_utils import plan_use, vllm_args, vllm_policy, vllm_unit
 
 
 def _known(record: Mapping[str, Any] | None) -> dict[str, vllm_args.Flag] | None:
@@ -74,4 +74,7 @@ class FilterModule:
             "vllm_exec_line": vllm_exec_line,
             "vllm_environment_line": vllm_environment_line,
             "vllm_release": vllm_unit.release_of,
+            "vllm_planned": plan_use.planned,
+            "vllm_departures": plan_use.departures,
+            "vllm_plan_problems": plan_use.problems,
         }

@@ -35,6 +35,7 @@ class Product:
     bf16, fp8, fp4: dense operations/s of the tensor cores (a multiply-add is two); 0 where there is no such unit.
     link: "nvswitch" (every GPU with every other), "bridge" (groups of link_group GPUs) or "pcie".
     link_bandwidth: bytes/s of one GPU over that link, both directions together, as data sheets give it.
+    peer_access: whether such cards of one host reach each other's memory without passing through the host's.
     open_kernel_module: whether NVIDIA's open kernel module is "required", "supported" or impossible ("no").
     source: where the figures come from.
     too_old: why the engine cannot serve on it; empty when it can.
@@ -56,6 +57,7 @@ class Product:
     open_kernel_module: str
     source: str
     link_group: int = 1
+    peer_access: bool = True
     fp16: float = 0.0
     too_old: str = ""
 
@@ -75,6 +77,7 @@ _Names = Tuple[str, ...]
 _SHEET = "NVIDIA data sheet"
 _PAPER = "NVIDIA architecture white paper, with fp32 accumulation"
 _PCIE4, _PCIE5 = ("pcie", 64, 1), ("pcie", 128, 1)
+_GEFORCE = ("RTX 30", "RTX 40", "RTX 50")
 _NO_BRIDGE = "an optional NVLink bridge is not counted"
 _NO_BF16 = "it has no bfloat16, in which the models of this collection are made"
 
@@ -113,6 +116,8 @@ def _product(
         source=source,
         fp16=fp16 * 1e12 or bf16,
         too_old=too_old,
+        # NVIDIA's driver refuses it between GeForce cards.
+        peer_access=not names[0].startswith(_GEFORCE),
     )
 
 

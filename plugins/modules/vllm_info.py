@@ -69,6 +69,9 @@ options:
   recorded_flags:
     description: The flags that the collection has recorded for this engine; left out, they are not compared.
     type: dict
+  planned_tokens:
+    description: Tokens that the KV cache of one engine should hold by its plan; left out, nothing is compared.
+    type: int
   timeout:
     description: How long the engine may take for each answer, in seconds.
     type: int
@@ -132,7 +135,8 @@ import socket
 import stat
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
+from ansible_collections.bedplate.llm.plugins.module_utils.checks import Check, as_dicts
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_reported import room_check
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_health import (
     Expected,
     Observed,
@@ -161,7 +165,7 @@ class Api(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-def ask(given, method, path, body=None):
+def answer(given, method, path, body=None):
     """The engine's answer; OSError or ValueError with the reason when it gives none that can be used."""
     connection = Api(given["socket"], given["timeout"])
     try:
@@ -175,7 +179,22 @@ def ask(given, method, path, body=None):
         connection.close()
     if response.status != 200:
         raise OSError(f"{path} answers {response.status}: {text[:200]}")
-    return json.loads(text)
+    return text
+
+
+def ask(given, method, path, body=None):
+    """The same, of an answer in JSON."""
+    return json.loads(answer(given, method, path, body))
+
+
+def room(given):
+    """Whether the engine has the room that a plan promised."""
+    try:
+        metrics = answer(given, "GET", "/metrics")
+    except OSError as error:
+        reason = f"The engine cannot be asked how many tokens its KV cache holds: {error}."
+        return Check("vllm.planned-room", False, reason, "Look at the other checks: the engine does not answer.")
+    return room_check(given["planned_tokens"], metrics)
 
 
 def observe_unit(module):
@@ -294,6 +313,7 @@ def main():
             "private_network": {"type": "bool", "default": True},
             "version_floor": {"type": "str", "default": ""},
             "recorded_flags": {"type": "dict"},
+            "planned_tokens": {"type": "int"},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
@@ -311,7 +331,10 @@ def main():
         version_floor=given["version_floor"],
         recorded_flags=given["recorded_flags"],
     )
-    module.exit_json(changed=False, checks=as_dicts(evaluate(observe(module), wanted)))
+    checks = evaluate(observe(module), wanted)
+    if given["planned_tokens"]:
+        checks.append(room(given))
+    module.exit_json(changed=False, checks=as_dicts(checks))
 
 
 if __name__ == "__main__":

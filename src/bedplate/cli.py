@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from bedplate.bundles.cli import app as bundle_app
 from bedplate.collection import collection_folder
-from bedplate.commands import chat, init, lab, rollout, ssh_trust, status, token, verify
+from bedplate.commands import chat, init, lab, plan, rollout, ssh_trust, status, token, verify
 from bedplate.errors import UserError
 
 
@@ -40,6 +40,7 @@ app.command("init")(init.init)
 app.add_typer(lab.app, name="lab")
 app.add_typer(bundle_app, name="bundle")
 app.command("ssh-trust")(ssh_trust.ssh_trust)
+app.command("plan")(plan.plan)
 app.command("rollout")(rollout.rollout)
 app.command("verify")(verify.verify)
 app.command("status")(status.status)

@@ -17,15 +17,21 @@ PROFILES = {path.stem: path for path in sorted((SOURCE / "profiles").glob("*.pro
 LIBRARY = "libnvidia-ml.so.1"
 
 
+def build(folder: Path) -> Path:
+    """The library, in a folder for LD_LIBRARY_PATH."""
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / LIBRARY
+    warnings = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror")
+    flags = ("-shared", "-fPIC", f"-Wl,-soname,{LIBRARY}")
+    subprocess.run(["cc", *warnings, *flags, "-o", library, SOURCE / "nvml.c"], check=True)
+    return library
+
+
 @functools.cache
 def load() -> None:
     """The dynamic linker takes a library that is loaded for the one that is asked for when their names are the same."""
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder, LIBRARY)
-        warnings = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror")
-        flags = ("-shared", "-fPIC", f"-Wl,-soname,{LIBRARY}")
-        subprocess.run(["cc", *warnings, *flags, "-o", library, SOURCE / "nvml.c"], check=True)
-        ctypes.CDLL(str(library))
+        ctypes.CDLL(str(build(Path(folder))))
 
 
 @contextlib.contextmanager

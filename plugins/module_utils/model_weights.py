@@ -1,0 +1,321 @@
+# Copyright: the bedplate developers
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The tensors of a model and the bytes that each GPU holds of them.
+
+Names and shapes are those of Hugging Face's checkpoints.  What a rank holds was read in vLLM 0.32, in model_executor
+(layers/linear.py, vocab_parallel_embedding.py, fused_moe/config.py, attention/mla_attention.py; models/llama.py,
+qwen2.py, deepseek_v2.py, deepseek_mtp.py) and distributed/utils.py (get_pp_indices); tests/reference compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Iterator, List, Optional, Tuple
+
+from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture
+from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization import (
+    BYTES,
+    Quantization,
+    is_excluded,
+    linear_bytes,
+    of_precision,
+)
+
+PRECISIONS = ("checkpoint", "bf16", "fp8", "fp8_block", "awq_int4", "gptq_int4", "nvfp4")
+# vLLM pads the vocabulary to it before it is cut (DEFAULT_VOCAB_PADDING_SIZE).
+VOCAB_PADDING = 64
+
+
+@dataclass(frozen=True)
+class Parallelism:
+    """Numbers of ranks.  expert: experts are spread over all tensor * data ranks instead of being cut.
+
+    data counts ranks of one engine, which share a mixture's experts; replicas of a dense model have data 1.
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    expert: bool = False
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of the checkpoint, as it is without quantisation.
+
+    kind: linear (may be quantised), plain (a matrix that never is), upcast (quantised in the file, 16-bit when loaded),
+    router, embedding, head, norm, bias, float32.  sharding: column, kv, row, vocab, experts, shared, replicated.
+    layer: -1 for what stands before the layers, the number of layers for what stands after them; layers of multi-token
+    prediction have the numbers from there on, as in the files.
+    """
+
+    name: str
+    shape: Tuple[int, ...]
+    kind: str
+    sharding: str
+    layer: int
+
+
+@dataclass(frozen=True)
+class TensorGroup:
+    """count equal tensors; {} in the name stands for the expert's number."""
+
+    spec: TensorSpec
+    count: int = 1
+
+
+def _attention(arch: Architecture, prefix: str, layer: int) -> Iterator[TensorGroup]:
+    if arch.mla:
+        yield from _latent_attention(arch, prefix, layer)
+        return
+    queries, keys = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
+    for name, width, sharding in (("q", queries, "column"), ("k", keys, "kv"), ("v", keys, "kv")):
+        yield TensorGroup(
+            TensorSpec(f"{prefix}{name}_proj.weight", (width, arch.hidden_size), "linear", sharding, layer)
+        )
+        if arch.qkv_bias:
+            yield TensorGroup(TensorSpec(f"{prefix}{name}_proj.bias", (width,), "bias", sharding, layer))
+    yield TensorGroup(TensorSpec(f"{prefix}o_proj.weight", (arch.hidden_size, queries), "linear", "row", layer))
+    if arch.o_bias:
+        yield TensorGroup(TensorSpec(f"{prefix}o_proj.bias", (arch.hidden_size,), "bias", "replicated", layer))
+    if arch.qk_norm:
+        for name in ("q", "k"):
+            yield TensorGroup(TensorSpec(f"{prefix}{name}_norm.weight", (arch.head_dim,), "norm", "replicated", layer))
+
+
+def _latent_attention(arch: Architecture, prefix: str, layer: int) -> Iterator[TensorGroup]:
+    mla = arch.mla
+    assert mla is not None
+    hidden, queries = arch.hidden_size, arch.heads * mla.qk_head_dim
+
+    def linear(name: str, outputs: int, inputs: int, sharding: str) -> TensorGroup:
+        return TensorGroup(TensorSpec(f"{prefix}{name}.weight", (outputs, inputs), "linear", sharding, layer))
+
+    def norm(name: str, width: int) -> TensorGroup:
+        return TensorGroup(TensorSpec(f"{prefix}{name}.weight", (width,), "norm", "replicated", layer))
+
+    if mla.q_lora_rank:
+        yield linear("q_a_proj", mla.q_lora_rank, hidden, "replicated")
+        yield norm("q_a_layernorm", mla.q_lora_rank)
+        yield linear("q_b_proj", queries, mla.q_lora_rank, "column")
+    else:
+        yield linear("q_proj", queries, hidden, "column")
+    yield linear("kv_a_proj_with_mqa", mla.latent, hidden, "replicated")
+    yield norm("kv_a_layernorm", mla.kv_lora_rank)
+    yield linear("kv_b_proj", arch.heads * (mla.qk_nope_head_dim + mla.v_head_dim), mla.kv_lora_rank, "column")
+    yield linear("o_proj", hidden, arch.heads * mla.v_head_dim, "row")
+    if arch.indexer:
+        index = arch.indexer
+        yield linear("indexer.wq_b", index.heads * index.head_dim, mla.q_lora_rank or hidden, "replicated")
+        for name, shape, kind in (
+            ("wk.weight", (index.head_dim, hidden), "upcast"),
+            ("weights_proj.weight", (index.heads, hidden), "plain"),
+            ("k_norm.weight", (index.head_dim,), "float32"),
+            ("k_norm.bias", (index.head_dim,), "float32"),
+        ):
+            yield TensorGroup(TensorSpec(f"{prefix}indexer.{name}", shape, kind, "replicated", layer))
+
+
+def _mlp(arch: Architecture, prefix: str, width: int, layer: int, shared: bool, count: int) -> Iterator[TensorGroup]:
+    sharding = "experts" if count > 1 or "{}" in prefix else "shared" if shared else ""
+    for name, outputs, inputs in (
+        ("gate", width, arch.hidden_size),
+        ("up", width, arch.hidden_size),
+        ("down", arch.hidden_size, width),
+    ):
+        cut = "row" if name == "down" else "column"
+        spec = TensorSpec(f"{prefix}{name}_proj.weight", (outputs, inputs), "linear", sharding or cut, layer)
+        yield TensorGroup(spec, count)
+        if arch.mlp_bias and not sharding:
+            cut = "replicated" if name == "down" else "column"
+            yield TensorGroup(TensorSpec(f"{prefix}{name}_proj.bias", (outputs,), "bias", cut, layer))
+
+
+def _layer(arch: Architecture, layer: int) -> Iterator[TensorGroup]:
+    prefix = f"model.layers.{layer}."
+    yield from _attention(arch, prefix + "self_attn.", layer)
+    if arch.moe is not None and arch.is_sparse(layer):
+        moe, experts = arch.moe, arch.moe.routed_experts
+        gate = TensorSpec(f"{prefix}mlp.gate.weight", (experts, arch.hidden_size), "router", "replicated", layer)
+        yield TensorGroup(gate)
+        if moe.correction_bias:
+            name = f"{prefix}mlp.gate.e_score_correction_bias"
+            yield TensorGroup(TensorSpec(name, (experts,), "float32", "replicated", layer))
+        yield from _mlp(arch, prefix + "mlp.experts.{}.", moe.intermediate_size, layer, False, experts)
+        if moe.shared_experts:
+            width = moe.shared_experts * moe.intermediate_size
+            yield from _mlp(arch, prefix + "mlp.shared_experts.", width, layer, True, 1)
+    else:
+        yield from _mlp(arch, prefix + "mlp.", arch.intermediate_size, layer, False, 1)
+    norms = ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"]
+    for name in norms[: arch.norms_per_layer]:
+        yield TensorGroup(TensorSpec(f"{prefix}{name}.weight", (arch.hidden_size,), "norm", "replicated", layer))
+
+
+def _prediction(arch: Architecture, layer: int) -> Iterator[TensorGroup]:
+    """A layer of multi-token prediction: a layer, what joins it, and its copies of the embedding and the head."""
+    prefix, hidden, table = f"model.layers.{layer}.", arch.hidden_size, (arch.vocab_size, arch.hidden_size)
+    yield from _layer(arch, layer)
+    for name in ("enorm", "hnorm", "shared_head.norm"):
+        yield TensorGroup(TensorSpec(f"{prefix}{name}.weight", (hidden,), "norm", "replicated", layer))
+    yield TensorGroup(TensorSpec(f"{prefix}eh_proj.weight", (hidden, 2 * hidden), "plain", "replicated", layer))
+    yield TensorGroup(TensorSpec(f"{prefix}embed_tokens.weight", table, "embedding", "vocab", layer))
+    yield TensorGroup(TensorSpec(f"{prefix}shared_head.head.weight", table, "head", "vocab", layer))
+
+
+@lru_cache(maxsize=64)
+def tensor_groups(arch: Architecture, mtp: bool = False) -> Tuple[TensorGroup, ...]:
+    """The same as `tensors`, equal experts together: some hundreds instead of tens of thousands."""
+    table = (arch.vocab_size, arch.hidden_size)
+    found: List[TensorGroup] = [TensorGroup(TensorSpec("model.embed_tokens.weight", table, "embedding", "vocab", -1))]
+    for layer in range(arch.layers):
+        found += _layer(arch, layer)
+    found.append(TensorGroup(TensorSpec("model.norm.weight", (arch.hidden_size,), "norm", "replicated", arch.layers)))
+    if not arch.tied_embeddings:
+        found.append(TensorGroup(TensorSpec("lm_head.weight", table, "head", "vocab", arch.layers)))
+    for layer in range(arch.layers, arch.layers + (arch.mtp_layers if mtp else 0)):
+        found += _prediction(arch, layer)
+    return tuple(found)
+
+
+def tensors(arch: Architecture, mtp: bool = False) -> Iterator[TensorSpec]:
+    """The checkpoint's tensors as the architecture says, with those of multi-token prediction when asked."""
+    for group in tensor_groups(arch, mtp):
+        if "{}" in group.spec.name:
+            for expert in range(group.count):
+                yield TensorSpec(
+                    group.spec.name.format(expert),
+                    group.spec.shape,
+                    group.spec.kind,
+                    group.spec.sharding,
+                    group.spec.layer,
+                )
+        else:
+            yield group.spec
+
+
+def _size(shape: Tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def parameters(arch: Architecture, mtp: bool = False) -> int:
+    """The number of weights, as published for the model."""
+    total = 0
+    for group in tensor_groups(arch, mtp):
+        total += group.count * _size(group.spec.shape)
+    return total
+
+
+def stored_as(quantization: Optional[Quantization], spec: TensorSpec, loaded: bool) -> Optional[Quantization]:
+    """How a tensor is stored: quantised when it is of a kind that is, and its module is not left out."""
+    kinds = ("linear",) if loaded else ("linear", "upcast")
+    if quantization is None or spec.kind not in kinds:
+        return None
+    return None if is_excluded(quantization, spec.name[: -len(".weight")]) else quantization
+
+
+def _bytes(arch: Architecture, stored: Optional[Quantization], kind: str, shape: Tuple[int, ...]) -> int:
+    if stored is not None:
+        return int(linear_bytes(stored, shape[0], shape[1], arch.dtype))
+    return _size(shape) * (4 if kind == "float32" else int(BYTES[arch.dtype]))
+
+
+def checkpoint_bytes(arch: Architecture, precision: str = "checkpoint", mtp: bool = False) -> int:
+    """Bytes of all tensors in the model's files, headers not counted."""
+    quantization = of_precision(precision, arch.quantization)
+    return sum(
+        g.count * _bytes(arch, stored_as(quantization, g.spec, False), g.spec.kind, g.spec.shape)
+        for g in tensor_groups(arch, mtp)
+    )
+
+
+def pipeline_layers(layers: int, stages: int) -> List[range]:
+    """Each stage's layers: evenly; what remains goes to the later stages but the last (vLLM's get_pp_indices)."""
+    counts = [layers // stages] * stages
+    for place in range(2, layers % stages + 2):
+        counts[-place] += 1
+    starts = [sum(counts[:stage]) for stage in range(stages)]
+    return [range(start, start + count) for start, count in zip(starts, counts)]
+
+
+def rank_shape(arch: Architecture, spec: TensorSpec, where: Parallelism) -> Tuple[int, ...]:
+    """The shape that the fullest tensor rank holds of a tensor; of experts, that of one expert."""
+    shape, ranks = spec.shape, where.tensor
+    if spec.sharding == "vocab":
+        return (-(-(-(-shape[0] // VOCAB_PADDING) * VOCAB_PADDING) // ranks), *shape[1:])
+    if spec.sharding == "kv":
+        return (max(1, arch.kv_heads // ranks) * (shape[0] // arch.kv_heads), *shape[1:])
+    # Shared experts are whole on each rank when the engine splits the sequence before the mixture
+    # (use_sequence_parallel_moe: expert parallelism with tensor and data parallelism).
+    if spec.sharding == "shared" and where.expert and where.data > 1:
+        return shape
+    if spec.sharding == "experts":
+        # Without expert parallelism each expert is cut over the tensor ranks of all data ranks.
+        ranks = 1 if where.expert else where.tensor * where.data
+    row = spec.sharding == "row" or (spec.sharding in ("experts", "shared") and spec.name.endswith("down_proj.weight"))
+    if row:
+        return (shape[0], -(-shape[1] // ranks))
+    if spec.sharding in ("column", "experts", "shared"):
+        return (-(-shape[0] // ranks), *shape[1:])
+    return shape
+
+
+def _on_stage(arch: Architecture, spec: TensorSpec, stages: List[range], stage: int) -> bool:
+    last = stage == len(stages) - 1
+    if arch.ends_on_all_stages and not spec.name.startswith("model.layers."):
+        return True
+    if spec.layer == -1:
+        return stage == 0 or (last and arch.tied_embeddings)
+    if spec.layer < arch.layers:
+        return spec.layer in stages[stage]
+    # The draft shares the head; the embedding too, where the first stage is the last (_maybe_share_embeddings).
+    if spec.layer > arch.layers or "model.layers." in spec.name:
+        return (
+            last
+            and not spec.name.endswith("shared_head.head.weight")
+            and (len(stages) > 1 or not spec.name.endswith("embed_tokens.weight"))
+        )
+    return last
+
+
+def _stage_bytes(
+    arch: Architecture,
+    quantization: Optional[Quantization],
+    where: Parallelism,
+    stages: List[range],
+    stage: int,
+    mtp: bool,
+) -> int:
+    total = 0
+    for group in tensor_groups(arch, mtp):
+        spec = group.spec
+        if not _on_stage(arch, spec, stages, stage):
+            continue
+        stored = stored_as(quantization, spec, True)
+        count = group.count
+        if spec.sharding == "experts" and where.expert:
+            count = -(-count // (where.tensor * where.data))
+        shape = rank_shape(arch, spec, where)
+        total += count * _bytes(arch, stored, spec.kind, shape)
+        if stored is not None and spec.name.endswith("kv_b_proj.weight"):
+            # W_UK and W_UV: the same matrix once more, not quantised; of plain weights they are views.
+            total += _size(shape) * BYTES[arch.dtype]
+    return total
+
+
+@lru_cache(maxsize=1024)
+def weight_bytes_per_gpu(arch: Architecture, precision: str, parallelism: Parallelism, mtp: bool = False) -> int:
+    """Bytes of weights on the fullest rank after loading, without what the engine itself puts beside them.
+
+    precision: one of PRECISIONS; mtp: with the layers of multi-token prediction, as speculative decoding loads them.
+    """
+    quantization = of_precision(precision, arch.quantization)
+    stages = pipeline_layers(arch.layers, parallelism.pipeline)
+    return max(
+        _stage_bytes(arch, quantization, parallelism, stages, stage, mtp) for stage in range(parallelism.pipeline)
+    )
