@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Iterator, List, Optional, Tuple
 
-from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture
+from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture, Mla
 from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization import (
     BYTES,
     Quantization,
@@ -68,7 +68,7 @@ class TensorGroup:
 
 def _attention(arch: Architecture, prefix: str, layer: int) -> Iterator[TensorGroup]:
     if arch.mla:
-        yield from _latent_attention(arch, prefix, layer)
+        yield from _latent_attention(arch, arch.mla, prefix, layer)
         return
     queries, keys = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
     for name, width, sharding in (("q", queries, "column"), ("k", keys, "kv"), ("v", keys, "kv")):
@@ -85,9 +85,7 @@ def _attention(arch: Architecture, prefix: str, layer: int) -> Iterator[TensorGr
             yield TensorGroup(TensorSpec(f"{prefix}{name}_norm.weight", (arch.head_dim,), "norm", "replicated", layer))
 
 
-def _latent_attention(arch: Architecture, prefix: str, layer: int) -> Iterator[TensorGroup]:
-    mla = arch.mla
-    assert mla is not None
+def _latent_attention(arch: Architecture, mla: Mla, prefix: str, layer: int) -> Iterator[TensorGroup]:
     hidden, queries = arch.hidden_size, arch.heads * mla.qk_head_dim
 
     def linear(name: str, outputs: int, inputs: int, sharding: str) -> TensorGroup:
