@@ -2,9 +2,10 @@
 
     python3 measure.py CASES TOKENIZERS RESULT [SECONDS]
 
-CASES: [{name, config (as config.json), tokenizer, flags}]; TOKENIZERS: folder with a folder for each tokenizer named there;
-RESULT: where the figures go after each case; SECONDS: no case is begun later than this.  Weights are dummies: sizes count,
-values do not.  One case on each GPU at a time.  The engine is `python3 -m vllm.entrypoints.cli.main`.  Standard library only.
+CASES: cases.json, a list of {name, config (as config.json), tokenizer, flags}; TOKENIZERS: a folder with a folder for
+each tokenizer named there; RESULT: where the figures go after each case; SECONDS: no case is begun later than this.
+Weights are dummies: their sizes count, not their values.  One case on each GPU at a time.  The engine is
+`python3 -m vllm.entrypoints.cli.main`.  Standard library only; `measured.json` is what was found so far.
 """
 
 from __future__ import annotations
