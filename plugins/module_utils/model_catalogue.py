@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import model_architecture
@@ -129,15 +129,16 @@ def load(own: Optional[str] = None) -> List[Entry]:
     """All entries, sorted by name; own: a folder of further files, whose names and aliases win."""
     mine = _read(own) if own else []
     taken = {name.lower() for entry in mine for name in (entry.name, *entry.aliases)}
-    ours = [entry for entry in _read(FOLDER) if entry.name.lower() not in taken]
+    ours = [
+        replace(entry, aliases=tuple(alias for alias in entry.aliases if alias.lower() not in taken))
+        for entry in _read(FOLDER)
+        if entry.name.lower() not in taken
+    ]
     return sorted(mine + ours, key=lambda entry: entry.name)
 
 
 def find(name: str, entries: Sequence[Entry]) -> Entry:
-    """The entry of this name, alias or published place, whatever its case; ModelError names the nearest.
-
-    Of two entries with the same alias the first counts, so a user's own must come first or have names of their own.
-    """
+    """The entry of this name, alias or published place, whatever its case; ModelError names the nearest."""
     known: Dict[str, Entry] = {}
     for entry in entries:
         known.setdefault(entry.name.lower(), entry)

@@ -14,12 +14,13 @@ from __future__ import annotations
 from typing import Dict, Iterator, List, Optional
 
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture
-from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization import Quantization, of_precision
+from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization import Quantization
 from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import (
     VOCAB_PADDING,
     Parallelism,
     TensorSpec,
     rank_shape,
+    storage,
     stored_as,
     tensor_groups,
 )
@@ -125,7 +126,7 @@ def _storage_problem(quantization: Quantization, spec: TensorSpec, shape: List[i
 
 
 def _layer_problems(arch: Architecture, precision: str, where: Parallelism) -> Iterator[str]:
-    quantization = of_precision(precision, arch.quantization)
+    quantization = storage(arch, precision)
     for spec in _linears(arch):
         shape = list(rank_shape(arch, spec, where))
         problem = _division_problem(spec, shape)

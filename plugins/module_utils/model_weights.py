@@ -10,11 +10,11 @@ qwen2.py, deepseek_v2.py, deepseek_mtp.py) and distributed/utils.py (get_pp_indi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Iterator, List, Optional, Tuple
 
-from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture
+from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture, Mla
 from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization import (
     BYTES,
     Quantization,
@@ -68,7 +68,7 @@ class TensorGroup:
 
 def _attention(arch: Architecture, prefix: str, layer: int) -> Iterator[TensorGroup]:
     if arch.mla:
-        yield from _latent_attention(arch, prefix, layer)
+        yield from _latent_attention(arch, arch.mla, prefix, layer)
         return
     queries, keys = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
     for name, width, sharding in (("q", queries, "column"), ("k", keys, "kv"), ("v", keys, "kv")):
@@ -85,9 +85,7 @@ def _attention(arch: Architecture, prefix: str, layer: int) -> Iterator[TensorGr
             yield TensorGroup(TensorSpec(f"{prefix}{name}_norm.weight", (arch.head_dim,), "norm", "replicated", layer))
 
 
-def _latent_attention(arch: Architecture, prefix: str, layer: int) -> Iterator[TensorGroup]:
-    mla = arch.mla
-    assert mla is not None
+def _latent_attention(arch: Architecture, mla: Mla, prefix: str, layer: int) -> Iterator[TensorGroup]:
     hidden, queries = arch.hidden_size, arch.heads * mla.qk_head_dim
 
     def linear(name: str, outputs: int, inputs: int, sharding: str) -> TensorGroup:
@@ -211,6 +209,17 @@ def parameters(arch: Architecture, mtp: bool = False) -> int:
     return total
 
 
+def storage(arch: Architecture, precision: str) -> Optional[Quantization]:
+    """How a model's linear layers are stored in a precision, None for plain weights.
+
+    Latent attention stays 16-bit in the fp4 checkpoints that NVIDIA publishes (the card of DeepSeek-R1-FP4).
+    """
+    found: Optional[Quantization] = of_precision(precision, arch.quantization)
+    if found is not None and precision == "nvfp4" and arch.mla:
+        return replace(found, excluded=(*found.excluded, "self_attn"))
+    return found
+
+
 def stored_as(quantization: Optional[Quantization], spec: TensorSpec, loaded: bool) -> Optional[Quantization]:
     """How a tensor is stored: quantised when it is of a kind that is, and its module is not left out."""
     kinds = ("linear",) if loaded else ("linear", "upcast")
@@ -227,7 +236,7 @@ def _bytes(arch: Architecture, stored: Optional[Quantization], kind: str, shape:
 
 def checkpoint_bytes(arch: Architecture, precision: str = "checkpoint", mtp: bool = False) -> int:
     """Bytes of all tensors in the model's files, headers not counted."""
-    quantization = of_precision(precision, arch.quantization)
+    quantization = storage(arch, precision)
     return sum(
         g.count * _bytes(arch, stored_as(quantization, g.spec, False), g.spec.kind, g.spec.shape)
         for g in tensor_groups(arch, mtp)
@@ -314,7 +323,7 @@ def weight_bytes_per_gpu(arch: Architecture, precision: str, parallelism: Parall
 
     precision: one of PRECISIONS; mtp: with the layers of multi-token prediction, as speculative decoding loads them.
     """
-    quantization = of_precision(precision, arch.quantization)
+    quantization = storage(arch, precision)
     stages = pipeline_layers(arch.layers, parallelism.pipeline)
     return max(
         _stage_bytes(arch, quantization, parallelism, stages, stage, mtp) for stage in range(parallelism.pipeline)

@@ -60,6 +60,8 @@ def test_a_users_own_name_wins(tmp_path: Path) -> None:
     entries = model_catalogue.load(own(tmp_path, source="ours"))
     assert len(entries) == len(ENTRIES)
     assert model_catalogue.find("qwen3-8b", entries).source == "ours"
+    entries = model_catalogue.load(own(tmp_path, name="a-house-model", aliases=["r1"]))
+    assert model_catalogue.find("R1", entries).name == "a-house-model"
 
 
 @pytest.mark.parametrize(

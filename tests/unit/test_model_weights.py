@@ -96,6 +96,13 @@ def test_deepseek_r1_on_eight_gpus() -> None:
     assert 1.3 < (with_mtp - weight_bytes_per_gpu(R1, "checkpoint", Parallelism(8))) / GIB < 1.7
 
 
+def test_latent_attention_stays_as_it_is_in_fp4() -> None:
+    attention = 61 * (7168 * (1536 + 576) + 1536 * 24_576 + 512 * 32_768 + 16_384 * 7168)
+    everything = parameters(R1) - 2 * 129_280 * 7168 - 58 * 256 * 7168
+    quantised = checkpoint_bytes(R1, "nvfp4") - 2 * (parameters(R1) - everything + attention)
+    assert abs(quantised / (everything - attention) - (0.5 + 1 / 16)) < 1e-4
+
+
 def test_uneven_experts_count_for_the_fullest_rank() -> None:
     assert R1.moe is not None
     odd = replace(R1, moe=replace(R1.moe, routed_experts=9))
