@@ -336,8 +336,7 @@ def from_dict(kind: Type[T], value: Any) -> T:
     if not isinstance(value, Mapping):
         raise ValueError(f"{kind.__name__} is read from a dictionary, found {type(value).__name__}: {value!r}")
     hints = get_type_hints(kind)
-    known = [entry.name for entry in dataclasses.fields(kind) if entry.name in value]  # type: ignore[arg-type]
-    return kind(**{name: _typed(hints[name], value[name]) for name in known})
+    return kind(**{name: _typed(hint, value[name]) for name, hint in hints.items() if name in value})
 
 
 def _typed(hint: Any, value: Any) -> Any:
