@@ -121,7 +121,7 @@ def parse(text: str) -> GpuSet:
     notes = (
         ()
         if product.memory_source == MEASURED
-        else (f"The memory of a {product.name} is nominal, not read from a card.",)
+        else (f"The memory of the {product.name} is nominal, not read from a card.",)
     )
     return GpuSet(hosts, gpus, product, product.memory_bytes, True, notes)
 

@@ -129,9 +129,8 @@ def why_not_fit(option: Option) -> str:
 def reason_against(question: Question, option: Option, best: Option) -> str:
     """Why this placement is not taken, in a sentence."""
     where, taken = option.parallelism, best.parallelism
-    if not option.fits or not best.fits:
+    if option.speed is None or best.speed is None:  # those that do not fit have none
         return why_not_fit(option)
-    assert option.speed is not None and best.speed is not None
     if comfortable(question, best) and not comfortable(question, option):
         return f"leaves room for {tokens(option.kv_tokens)} tokens only, too few for more than a long request."
     if where.tensor > question.gpus.gpus_per_host:

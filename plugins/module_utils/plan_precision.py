@@ -76,6 +76,11 @@ def warnings(precision: str, stored: str, product: Product) -> List[str]:
             "fp8 is made from the bf16 files while they load; it changes answers a little: measure the quality that you"
             " need, or use a published fp8 checkpoint."
         )
+    if precision == "fp8_block":
+        said.append(
+            "The engine's fastest kernels for block-wise fp8 (DeepGEMM) are compiled on the host with nvcc, which hosts"
+            " of this collection do not have; serving without them was not proved yet."
+        )
     if precision in ("awq_int4", "gptq_int4", "nvfp4") and precision != stored:
         said.append(
             f"{title(precision)} needs its own checkpoint, and its answers differ: measure the quality that you need."

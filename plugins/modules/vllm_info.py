@@ -313,7 +313,7 @@ def main():
             "private_network": {"type": "bool", "default": True},
             "version_floor": {"type": "str", "default": ""},
             "recorded_flags": {"type": "dict"},
-            "planned_tokens": {"type": "int"},
+            "planned_tokens": {"type": "int", "no_log": False},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
