@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: model_plan
 short_description: Decide how a model goes onto GPUs
-version_added: 0.2.0
+version_added: 0.1.0
 author: The bedplate developers (@bedplate)
 description:
   - Computes precision, parallelism, context, room in the KV cache, expected speed and the engine's exact flags for a

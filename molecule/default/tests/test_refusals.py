@@ -35,6 +35,7 @@ def refused(machine, playbook: str, *arguments: str) -> str:
         ({"gateway_port": 70000}, ["gateway_port", "70000"]),
         ({"firewall_operator_networks": ["10.0.0.0/99"]}, ["firewall_operator_networks", "10.0.0.0/99"]),
         ({"vllm_model": "no-such-model"}, ["no-such-model", "bundle"]),
+        ({"preflight_gpu_count": 2}, ["gpu.count", "2"]),
     ],
 )
 def test_a_wrong_variable_is_named_with_its_value_before_anything_changes(server, variables, words):
