@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
-from ansible_collections.bedplate.llm.plugins.module_utils import plan_precision
+from ansible_collections.bedplate.llm.plugins.module_utils import plan_memory, plan_precision
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_options import comfortable, of_engine
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import GIB, Option, Question
 
@@ -101,7 +101,7 @@ def warnings(question: Question, option: Option) -> List[str]:
         said.append(
             "There is no NVLink between these GPUs; the expected speed counts PCIe, which differs between servers."
         )
-    if arch.moe is not None:
+    if not plan_memory.is_calibrated(arch):
         said.append(
             "The memory that experts and latent attention use beside their weights is not calibrated: the one start"
             " that was measured (4 layers of R1's shape, one H100) left 23 % less room than planned; keep a margin."

@@ -52,6 +52,11 @@ _INDEXER_TOKEN_BYTES = 132
 _INDEXER_REQUESTS = 40
 
 
+def is_calibrated(arch: Architecture) -> bool:
+    """Whether measured starts hold the figures below; of experts and latent attention one was measured, and was off."""
+    return arch.moe is None and arch.mla is None
+
+
 def batch_sizes(arch: Architecture, parallelism: Parallelism, product: Product, memory_bytes: int) -> Tuple[int, int]:
     """(max_num_seqs, max_num_batched_tokens): the engine's own, unless ranks share experts.
 

@@ -175,12 +175,14 @@ class Plan:
     kv_cache_tokens, max_concurrency: as one engine reports them at max_model_len (with DP there are several engines).
     engines: services of their own, one for each host; the parallel sizes are those of one of them.
     concurrent_requests: at the profile's lengths, all engines together.
+    calibrated: whether the memory model is held to measured starts of this kind of model.
     flags: arguments of `vllm serve` after the model, a value or True for a switch; shortfall_bytes: of each GPU.
     """
 
     model: str
     gpus: str
     simulated: bool
+    calibrated: bool
     fits: bool
     shortfall_bytes: int
     objective: str

@@ -15,6 +15,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils import (
     plan_changes,
     plan_choice,
     plan_flags,
+    plan_memory,
     plan_precision,
     plan_slo,
 )
@@ -177,6 +178,7 @@ def _answer(question: Question, decision: _Decision, hosts: int) -> Plan:
         model=question.model,
         gpus=question.gpus.label,
         simulated=question.gpus.simulated,
+        calibrated=plan_memory.is_calibrated(question.arch),
         fits=fits,
         shortfall_bytes=option.shortfall,
         objective=question.objective,

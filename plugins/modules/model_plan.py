@@ -150,6 +150,10 @@ plan:
       description: Services of their own, one for each host; the parallel sizes are those of one of them.
       type: int
       returned: always
+    calibrated:
+      description: Whether the memory model is held to measured starts of this kind of model.
+      type: bool
+      returned: always
     precision:
       description: Number format of the weights.
       type: str

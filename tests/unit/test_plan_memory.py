@@ -15,6 +15,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils import (
     plan_memory,
     plan_options,
     plan_slo,
+    planner,
     roofline,
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import find
@@ -76,6 +77,8 @@ def test_a_plan_with_experts_says_that_its_room_is_not_calibrated():
         "calibrated by now: hold it to 5 % like the others"
     )
     assert any("not calibrated" in warning for warning in plan_flags.warnings(asked, option_of(row, asked)))
+    assert not planner.plan(asked).calibrated
+    assert planner.plan(question(DENSE[0])).calibrated
 
 
 def test_output_at_256_requests_is_predicted_within_15_percent():
