@@ -77,8 +77,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         msg = {
             "rolled-back": (
                 f"no new connection was possible under the new firewall rules within {timeout} s, so the host went back"
-                " to the former rules and the file for the next boot was not touched; check firewall_operator_networks"
-                " and firewall_ssh_port"
+                " to the former rules and the file for the next boot was not touched; check firewall_operator_networks,"
+                " firewall_ssh_port, and that no *_firewall_denied_users names root, as whom sshd answers"
             ),
             "unknown": "the host knows nothing of this change of the firewall rules: it was not applied, or another run"
             " replaced it; run again",
