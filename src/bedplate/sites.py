@@ -16,10 +16,6 @@ class Site:
     name: str
     path: Path
 
-    @property
-    def known_hosts(self) -> Path:
-        return self.path / "known_hosts"
-
 
 def is_site(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _HOST_FILES)
