@@ -14,11 +14,15 @@ from ansible_collections.bedplate.llm.plugins.module_utils import gpu_sets, plan
 from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import ModelError
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_checks import checks
-from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_terms import (
+    ASKED_PRECISIONS,
+    KV_DTYPES,
     OBJECTIVES,
     PROFILE_INPUT,
     PROFILE_OUTPUT,
     UTILIZATION,
+)
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
     PlanError,
     Profile,
     tokens,
@@ -38,8 +42,8 @@ ARGUMENTS = {
     "objective": {"type": "str", "choices": list(OBJECTIVES), "default": "latency"},
     "profile": {"type": "dict", "options": _PROFILE},
     "max_model_len": {"type": "str", "default": "auto"},
-    "precision": {"type": "str", "choices": list(plan_question.PRECISIONS), "default": "auto"},
-    "kv_dtype": {"type": "str", "choices": list(plan_question.KV_DTYPES), "default": "auto"},
+    "precision": {"type": "str", "choices": list(ASKED_PRECISIONS), "default": "auto"},
+    "kv_dtype": {"type": "str", "choices": list(KV_DTYPES), "default": "auto"},
     "gpu_memory_utilization": {"type": "float", "default": UTILIZATION},
     "tensor_parallel": {"type": "int"},
     "pipeline_parallel": {"type": "int"},

@@ -22,7 +22,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import model_architecture
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture, ModelError
-from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import PRECISIONS
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_terms import PRECISIONS
 
 SCHEMA = 1
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "catalogue")
@@ -34,7 +34,7 @@ FIELDS: Dict[str, type] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A quantised variant.  precision: of model_weights.PRECISIONS; model: where it is published, or empty when the
+    """A quantised variant.  precision: of plan_terms.PRECISIONS; model: where it is published, or empty when the
     engine quantises while it loads; flags: of the engine, without dashes."""
 
     precision: str

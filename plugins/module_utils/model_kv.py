@@ -15,8 +15,8 @@ from typing import Dict, List, Optional, Tuple
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture, ModelError
 from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization import BYTES
 from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import pipeline_layers
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_terms import KV_DTYPES
 
-KV_DTYPES = ("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_ds_mla", "nvfp4_ds_mla")
 # Tokens to a block: the engine's default, that of FlashMLA, that of attention on a CPU.
 BLOCK, BLOCK_FLASHMLA, BLOCK_CPU = 16, 64, 128
 # DeepSeek's packed rows: fp8 has 512 B latent + 16 B scales + 128 B of 16-bit rotary part; fp4 is for SM100 only.

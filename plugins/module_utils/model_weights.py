@@ -23,7 +23,6 @@ from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization im
     of_precision,
 )
 
-PRECISIONS = ("checkpoint", "bf16", "fp8", "fp8_block", "awq_int4", "gptq_int4", "nvfp4")
 # vLLM pads the vocabulary to it before it is cut (DEFAULT_VOCAB_PADDING_SIZE).
 VOCAB_PADDING = 64
 
@@ -117,7 +116,7 @@ def _latent_attention(arch: Architecture, mla: Mla, prefix: str, layer: int) -> 
 
 
 def _mlp(arch: Architecture, prefix: str, width: int, layer: int, shared: bool, count: int) -> Iterator[TensorGroup]:
-    sharding = "experts" if count > 1 or "{}" in prefix else "shared" if shared else ""
+    sharding = "experts" if "{}" in prefix else "shared" if shared else ""
     for name, outputs, inputs in (
         ("gate", width, arch.hidden_size),
         ("up", width, arch.hidden_size),
@@ -321,7 +320,8 @@ def _stage_bytes(
 def weight_bytes_per_gpu(arch: Architecture, precision: str, parallelism: Parallelism, mtp: bool = False) -> int:
     """Bytes of weights on the fullest rank after loading, without what the engine itself puts beside them.
 
-    precision: one of PRECISIONS; mtp: with the layers of multi-token prediction, as speculative decoding loads them.
+    precision: one of plan_terms.PRECISIONS; mtp: with the layers of multi-token prediction, as speculative decoding
+    loads them.
     """
     quantization = storage(arch, precision)
     stages = pipeline_layers(arch.layers, parallelism.pipeline)

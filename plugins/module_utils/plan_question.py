@@ -12,13 +12,10 @@ import os
 from dataclasses import replace
 from typing import Optional
 
-from ansible_collections.bedplate.llm.plugins.module_utils import model_catalogue, model_files, model_kv, model_weights
+from ansible_collections.bedplate.llm.plugins.module_utils import model_catalogue, model_files
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_sets import GpuSet
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import ModelError
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import Question
-
-PRECISIONS = ("auto", *model_weights.PRECISIONS)
-KV_DTYPES = model_kv.KV_DTYPES
 
 
 def question(model: str, gpus: GpuSet, catalogue: Optional[str] = None) -> Question:

@@ -13,13 +13,9 @@ from ansible_collections.bedplate.llm.plugins.module_utils.gpu_sets import GpuSe
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture
 from ansible_collections.bedplate.llm.plugins.module_utils.model_catalogue import Recipe
 from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import Parallelism
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_terms import PROFILE_INPUT, PROFILE_OUTPUT, UTILIZATION
 
 GIB = 1024**3
-OBJECTIVES = ("latency", "throughput")
-# vLLM's default of --gpu-memory-utilization (since 0.17).
-UTILIZATION = 0.92
-# Mean lengths that speed and concurrency are told for, unless a profile is given: the usual 1k/1k of public benchmarks.
-PROFILE_INPUT, PROFILE_OUTPUT = 1024, 1024
 
 
 class PlanError(ValueError):
@@ -49,7 +45,7 @@ class Profile:
 class Question:
     """max_model_len, tensor, pipeline, data: None leaves the choice to the planner.
 
-    precision: of model_weights.PRECISIONS or "auto"; kv_dtype: of model_kv.KV_DTYPES.
+    precision: of plan_terms.ASKED_PRECISIONS; kv_dtype: of plan_terms.KV_DTYPES.
     reserve_bytes: memory of each GPU that others use.
     """
 

@@ -25,8 +25,8 @@ from ansible_collections.bedplate.llm.plugins.module_utils.plan_options import (
     placements,
     problems,
 )
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_terms import OBJECTIVES
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
-    OBJECTIVES,
     Option,
     Plan,
     PlanError,

@@ -13,7 +13,7 @@ from typing import Any
 
 from bedplate import runner
 from bedplate.collection import NAMESPACE
-from bedplate.errors import INTERRUPTED, UserError
+from bedplate.errors import UserError
 from bedplate.events import Event, TaskEnded
 from bedplate.sites import Site
 
@@ -92,14 +92,7 @@ def describe(site: Site, interrupts: runner.Interrupts | None = None) -> dict[st
         if host is not None:
             found[host.name] = host
 
-    what = runner.Run(f"{NAMESPACE}.describe", site.path)
-    if interrupts is None:
-        with runner.Interrupts() as own:
-            report = runner.run(what, [collect], None, own)
-    else:
-        report = runner.run(what, [collect], None, interrupts)
-    if report.interrupted:
-        raise UserError("Interrupted.", INTERRUPTED)
+    report = runner.ask(runner.Run(f"{NAMESPACE}.describe", site.path), collect, interrupts)
     if report.rc != 0 or report.failures or not found:
         reasons = [failure.message for failure in report.failures] or report.errors
         reason = reasons[0] if reasons else "its inventory declares no host"

@@ -21,7 +21,7 @@ from typing import Any
 
 from bedplate import processes
 from bedplate.collection import program
-from bedplate.errors import UserError
+from bedplate.errors import INTERRUPTED, UserError
 from bedplate.events import Event, parse
 from bedplate.report import Report
 from bedplate.runlog import RunLog
@@ -120,6 +120,18 @@ def run(what: Run, listeners: Sequence[Listener], log: RunLog | None, interrupts
     report.rc = runner.rc if isinstance(runner.rc, int) else ENDED_BY_SIGNAL
     report.interrupted = bool(interrupts)
     note(f"ansible-playbook ended with {report.rc}")
+    return report
+
+
+def ask(what: Run, listener: Listener, interrupts: Interrupts | None = None) -> Report:
+    """A run that only looks: without a log or progress; UserError when the user interrupts it."""
+    if interrupts is None:
+        with Interrupts() as own:
+            report = run(what, [listener], None, own)
+    else:
+        report = run(what, [listener], None, interrupts)
+    if report.interrupted:
+        raise UserError("Interrupted.", INTERRUPTED)
     return report
 
 

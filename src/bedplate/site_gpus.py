@@ -8,7 +8,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils import gpu_sets
 
 from bedplate import runner
 from bedplate.collection import NAMESPACE
-from bedplate.errors import INTERRUPTED, UserError
+from bedplate.errors import UserError
 from bedplate.events import Event, TaskEnded
 from bedplate.sites import Site
 
@@ -23,10 +23,7 @@ def gpus_of(site: Site, limit: str = "") -> gpu_sets.GpuSet:
             if facts is not None:
                 found[event.host] = facts
 
-    with runner.Interrupts() as interrupts:
-        report = runner.run(runner.Run(f"{NAMESPACE}.gpus", site.path, limit), [collect], None, interrupts)
-    if report.interrupted:
-        raise UserError("Interrupted.", INTERRUPTED)
+    report = runner.ask(runner.Run(f"{NAMESPACE}.gpus", site.path, limit), collect)
     if report.rc != 0 or report.failures or not found:
         reasons = report.explanation() or ["no host of gpu_hosts answered"]
         raise UserError(f"plan: the GPUs of {site.name} cannot be seen: {reasons[0]}")

@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from ansible_collections.bedplate.llm.plugins.module_utils import gpu_sets, plan_question, planner
-from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import ModelError
-from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_terms import (
+    ASKED_PRECISIONS,
+    KV_DTYPES,
     OBJECTIVES,
     PROFILE_INPUT,
     PROFILE_OUTPUT,
     UTILIZATION,
-    Plan,
-    PlanError,
-    Profile,
-    Question,
-    tokens,
 )
 
 from bedplate import options
 from bedplate.errors import FAILED, OK, UserError
+
+# The planner itself is imported when it is asked: no other command should wait for it.
+if TYPE_CHECKING:
+    from ansible_collections.bedplate.llm.plugins.module_utils.gpu_sets import GpuSet
+    from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import Plan, Question
 
 
 def plan(
@@ -41,8 +41,8 @@ def plan(
     max_model_len: Annotated[
         str, typer.Option("--max-model-len", help="Longest request: 32768, 32k or auto.")
     ] = "auto",
-    precision: Annotated[str, typer.Option("--precision", help=", ".join(plan_question.PRECISIONS))] = "auto",
-    kv_dtype: Annotated[str, typer.Option("--kv-dtype", help=", ".join(plan_question.KV_DTYPES))] = "auto",
+    precision: Annotated[str, typer.Option("--precision", help=", ".join(ASKED_PRECISIONS))] = "auto",
+    kv_dtype: Annotated[str, typer.Option("--kv-dtype", help=", ".join(KV_DTYPES))] = "auto",
     utilization: Annotated[
         float, typer.Option("--gpu-memory-utilization", help="Share of each GPU's memory for the engine.")
     ] = UTILIZATION,
@@ -60,9 +60,13 @@ def plan(
     With --gpus it needs no GPU, no network and no model files. Exit code: 0 it fits (and keeps the targets), 1 it does
     not, 2 the question has no answer.
     """
+    from ansible_collections.bedplate.llm.plugins.module_utils import gpu_sets, plan_question, planner
+    from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import ModelError
+    from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import PlanError, Profile, tokens
+
     _one_of("--objective", objective, OBJECTIVES)
-    _one_of("--precision", precision, plan_question.PRECISIONS)
-    _one_of("--kv-dtype", kv_dtype, plan_question.KV_DTYPES)
+    _one_of("--precision", precision, ASKED_PRECISIONS)
+    _one_of("--kv-dtype", kv_dtype, KV_DTYPES)
     try:
         asked = replace(
             plan_question.question(model, _gpus(gpus, site, inventories, limit), str(catalogue) if catalogue else None),
@@ -84,13 +88,15 @@ def plan(
     raise typer.Exit(OK if answer.fits and kept else FAILED)
 
 
-def _gpus(named: str, site: str, inventories: Path, limit: str) -> gpu_sets.GpuSet:
+def _gpus(named: str, site: str, inventories: Path, limit: str) -> GpuSet:
     if bool(named) == bool(site):
         raise UserError("plan: say what to plan for: GPUs by name (--gpus 8xH200) or those of a site (--site NAME).")
     if named:
         if limit:
             raise UserError(f"plan: --limit {limit} is for hosts of a --site, and --gpus names none; leave it out.")
-        return gpu_sets.parse(named)
+        from ansible_collections.bedplate.llm.plugins.module_utils.gpu_sets import parse
+
+        return parse(named)
     from bedplate.site_gpus import gpus_of
     from bedplate.sites import find_site
 

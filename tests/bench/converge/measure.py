@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -19,13 +20,18 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import yaml
+
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[2]
 INVENTORY = HERE / "inventory"
 SECRETS = INVENTORY / ".secrets"
 BIN = Path(sys.executable).parent
 ROUNDS = 5
-HOSTS = {"llm1": "10.91.0.11", "llm2": "10.91.0.12"}
+DECLARED = yaml.safe_load((INVENTORY / "hosts.yml").read_text(encoding="utf-8"))["lab"]["children"]["gpu_hosts"][
+    "hosts"
+]
+HOSTS = {name: host["ansible_host"] for name, host in DECLARED.items()}
 
 
 def playbook(name: str, *arguments: str) -> str:
@@ -59,7 +65,7 @@ def ssh(host: str, action: str, stdin: str = "") -> str:
         [
             *("ssh", "-i", str(SECRETS / "id_ed25519"), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes"),
             *("-o", f"UserKnownHostsFile={SECRETS / 'known_hosts'}", "-o", "GlobalKnownHostsFile=/dev/null"),
-            *(f"ops@{HOSTS[host]}", f"sudo sh -c {quote(script)} same_work {action}"),
+            *(f"ops@{HOSTS[host]}", f"sudo sh -c {shlex.quote(script)} same_work {action}"),
         ],
         input=stdin,
         capture_output=True,
@@ -69,10 +75,6 @@ def ssh(host: str, action: str, stdin: str = "") -> str:
     if done.returncode:
         sys.exit(f"bench: same_work.sh {action} on {host} ended with {done.returncode}: {done.stderr[-2000:]}")
     return done.stdout
-
-
-def quote(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def script(hosts: list[str], recorded: dict[str, str]) -> None:
