@@ -1,0 +1,253 @@
+# Copyright: the bedplate developers
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Reads a host's driver: files below a root directory, and the host's own tools through `run`.
+
+Nothing here changes anything, and a tool that the host does not have leaves its facts unknown.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+
+from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
+from ansible_collections.bedplate.llm.plugins.module_utils import gpu_host
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import (
+    OPEN,
+    PROPRIETARY,
+    DriverFacts,
+    Gpu,
+    Holder,
+    Initramfs,
+    Kernel,
+    Module,
+    Package,
+    Service,
+    System,
+)
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import (
+    headers_package,
+    is_drivers,
+    is_kernels,
+)
+from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import GpuFacts
+from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import find
+from ansible_collections.bedplate.llm.plugins.module_utils.preflight import parse_os_release, parse_unit
+
+# Standard output of a command; None when it is missing or fails.
+Run = Callable[[Sequence[str]], Optional[str]]
+
+_LOADER_FILES = ("grub/grub.cfg", "grub2/grub.cfg", "loader/entries/*.conf")
+_MODPROBE = ("etc/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d", "run/modprobe.d")
+_SIGNING_KEYS = ("var/lib/shim-signed/mok/MOK.der", "var/lib/dkms/mok.pub")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def system(root: Path, run: Run) -> System:
+    release = parse_os_release(_text(root / "etc/os-release") or _text(root / "usr/lib/os-release"))
+    manager = "apt" if run(["apt-get", "--version"]) else "dnf" if run(["dnf", "--version"]) else ""
+    return System(
+        distribution=release.get("ID", ""),
+        version=release.get("VERSION_ID", ""),
+        machine=platform.machine(),
+        running_kernel=platform.release(),
+        manager=manager,
+        init=(root / "run/systemd/system").is_dir(),
+    )
+
+
+def codename(root: Path) -> str:
+    name: str = parse_os_release(_text(root / "etc/os-release")).get("VERSION_CODENAME", "")
+    return name
+
+
+# --- kernels --------------------------------------------------------------------------------------------------------
+
+
+def modprobe_files(root: Path) -> Mapping[str, Path]:
+    """Files of modprobe's configuration by name; the administrator's hides the packages' of the same name."""
+    found: Dict[str, Path] = {}
+    for folder in _MODPROBE:
+        for path in sorted((root / folder).glob("*.conf")):
+            found.setdefault(path.name, path)
+    return found
+
+
+def module_of(release: str, name: str, run: Run) -> Optional[Module]:
+    """The module that `modprobe nvidia` would load into that kernel."""
+    for candidate in dict.fromkeys([name, *parse.MODULE_NAMES]):
+        found = parse.parse_modinfo(run(["modinfo", "-k", release, candidate]) or "")
+        if found:
+            return found
+    return None
+
+
+def _initramfs(root: Path, release: str, newest: float, blocking: Iterable[str], run: Run) -> Optional[Initramfs]:
+    for name in (f"initrd.img-{release}", f"initramfs-{release}.img"):
+        path = root / "boot" / name
+        if path.is_file():
+            listing = run(["lsinitramfs", str(path)]) or run(["lsinitrd", str(path)])
+            nouveau, blocks = parse.initramfs_content(listing, blocking) if listing else (None, None)
+            return Initramfs(str(path), nouveau, blocks, path.stat().st_mtime < newest)
+    return None
+
+
+def kernels(root: Path, here: System, run: Run) -> Tuple[Kernel, ...]:
+    """Kernels with an image in /boot: each of them could be the next one, whatever the boot loader prefers today."""
+    names = [path.name for path in (root / "boot").glob("vmlinu*")]
+    listed: Set[str] = set()
+    for pattern in _LOADER_FILES:
+        for path in (root / "boot").glob(pattern):
+            listed |= parse.loader_entries(_text(path))
+    config = run(["modprobe", "--showconfig"]) or ""
+    files = modprobe_files(root)
+    blocking = [name for name, path in files.items() if parse.blocks_nouveau(_text(path))]
+    ours = [path for name, path in files.items() if name.startswith("bedplate-")]
+    newest = max([path.stat().st_mtime for path in ours], default=0.0)
+    return tuple(
+        Kernel(
+            release=release,
+            running=release == here.running_kernel,
+            listed=release in listed if listed else None,
+            headers=(root / "lib/modules" / release / "build" / "Makefile").is_file(),
+            headers_package=headers_package(here, release),
+            module=module_of(release, parse.redirected(config), run),
+            initramfs=_initramfs(root, release, newest, blocking, run),
+        )
+        for release in parse.boot_images(names)
+    )
+
+
+# --- packages -------------------------------------------------------------------------------------------------------
+
+
+def packages(here: System, run: Run) -> Tuple[Tuple[Package, ...], Tuple[Package, ...]]:
+    """The driver's installed packages, and the kernels'."""
+    if here.manager == "apt":
+        found = parse.parse_dpkg(run(["dpkg-query", "--show", f"--showformat={parse.DPKG_FORMAT}"]) or "")
+    elif here.manager == "dnf":
+        listing = run(["rpm", "--query", "--all", "--queryformat", parse.RPM_FORMAT]) or ""
+        found = parse.parse_rpm(listing, run(["dnf", "--quiet", "versionlock", "list"]) or "")
+    else:
+        found = []
+    return (
+        tuple(package for package in found if is_drivers(package.name)),
+        tuple(package for package in found if is_kernels(package.name)),
+    )
+
+
+def unattended_away(here: System, run: Run) -> Optional[bool]:
+    """Whether unattended-upgrades is told to leave the driver alone; None where there is no apt."""
+    if here.manager != "apt":
+        return None
+    text = run(["apt-config", "dump", "--no-empty", "Unattended-Upgrade::Package-Blacklist"]) or ""
+    return all(f'"{name}";' in text for name in ("nvidia", "libnvidia"))
+
+
+# --- who uses it ----------------------------------------------------------------------------------------------------
+
+
+def holders(root: Path, drivers_device: Callable[[str], bool] = parse.is_drivers_device) -> Tuple[Holder, ...]:
+    """Processes that have a device of the driver open; what ended meanwhile is none."""
+    found: List[Holder] = []
+    for process in sorted((root / "proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        devices = set()
+        try:
+            for descriptor in os.scandir(process / "fd"):
+                try:
+                    target = os.readlink(descriptor.path)
+                except OSError:
+                    continue
+                if drivers_device(target):
+                    devices.add(target)
+        except OSError:
+            continue
+        if devices:
+            unit = parse_unit(_text(process / "cgroup"))
+            found.append(Holder(int(process.name), _text(process / "comm").strip(), unit, tuple(sorted(devices))))
+    return tuple(found)
+
+
+def service(here: System, unit: str, run: Run) -> Service:
+    if not here.init:
+        return Service()
+    shown = parse.parse_unit_properties(
+        run(["systemctl", "show", unit, "-p", "LoadState,ActiveState,UnitFileState"]) or ""
+    )
+    if not shown:
+        return Service()
+    installed = shown.get("LoadState") == "loaded"
+    return Service(installed, shown.get("UnitFileState") == "enabled", shown.get("ActiveState") == "active")
+
+
+def signing_key(root: Path, run: Run) -> Tuple[str, Optional[bool]]:
+    """The certificate that DKMS signs with, and whether the firmware's list has it."""
+    for name in _SIGNING_KEYS:
+        if (root / name).is_file():
+            path = f"/{name}"
+            return path, parse.parse_test_key(run(["mokutil", "--test-key", path]) or "")
+    return "", None
+
+
+# --- all of it ------------------------------------------------------------------------------------------------------
+
+
+def gpus(facts: GpuFacts) -> Tuple[Gpu, ...]:
+    """As gpu_info knows them, with what the table of products says of their modules."""
+    found = []
+    for gpu in facts.gpus:
+        product = find(gpu.name) if gpu.name else None
+        found.append(
+            Gpu(
+                name=re.sub(r"^NVIDIA ", "", gpu.name or gpu.label),
+                product=product.name if product else None,
+                architecture=product.architecture if product else gpu.architecture,
+                open_module=product.open_kernel_module if product else None,
+                link=product.link if product else None,
+            )
+        )
+    return tuple(found)
+
+
+def look(root: Path, run: Run, hardware: GpuFacts) -> DriverFacts:
+    here = system(root, run)
+    loaded = gpu_host.read_module(root)
+    installed, kernel_packages = packages(here, run)
+    key, enrolled = signing_key(root, run)
+    manager = hardware.fabric_manager
+    fabric = service(here, "nvidia-fabricmanager.service", run)
+    if manager is not None and manager.installed:
+        fabric = Service(True, fabric.enabled, fabric.active, manager.version or "")
+    files = modprobe_files(root)
+    return DriverFacts(
+        system=here,
+        kernels=kernels(root, here, run),
+        gpus=gpus(hardware),
+        nvswitches=hardware.nvswitches,
+        loaded_version=loaded.module_version,
+        loaded_kind=None if loaded.module_open is None else (OPEN if loaded.module_open else PROPRIETARY),
+        running_module=module_of(here.running_kernel, parse.redirected(run(["modprobe", "--showconfig"]) or ""), run),
+        nouveau_loaded=hardware.host.nouveau_loaded,
+        nouveau_blocked=any(parse.blocks_nouveau(_text(path)) for path in files.values()),
+        library_version=gpu_host.library_version(root),
+        packages=installed,
+        kernel_packages=kernel_packages,
+        dkms=tuple(line for line in (run(["dkms", "status"]) or "").splitlines() if "nvidia" in line),
+        unattended_away=unattended_away(here, run),
+        secure_boot=hardware.host.secure_boot,
+        signing_key=key,
+        signing_key_enrolled=enrolled,
+        holders=holders(root),
+        fabric_manager=fabric,
+        persistence=service(here, "nvidia-persistenced.service", run),
+    )

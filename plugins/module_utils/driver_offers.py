@@ -1,0 +1,87 @@
+# Copyright: the bedplate developers
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the package sources offer, asked without changing the host.
+
+apt gets folders of its own for the lists that it downloads, with the sources and preferences that would be written: so
+even a host that was never touched, in check mode, is told what it can have and what it would cost.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Callable, Sequence, Tuple
+
+from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import Offers
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_transaction import apt_install, words
+
+# Exit status, standard output, standard error.
+Command = Callable[[Sequence[str]], Tuple[int, str, str]]
+
+SOURCES_NAME, PIN_NAME = "bedplate-nvidia-driver.sources", "bedplate-nvidia-driver"
+
+
+class OfferError(Exception):
+    """The sources cannot be asked; the message is one sentence."""
+
+
+class AptOffers:
+    """A view of apt's sources with `sources` and `pin` as they would be; use it as a context."""
+
+    def __init__(self, root: Path, command: Command, sources: str = "", pin: str = "") -> None:
+        self._root, self._command = root, command
+        self._written = {"sources.list.d": (SOURCES_NAME, sources), "preferences.d": (PIN_NAME, pin)}
+
+    def __enter__(self) -> AptOffers:
+        self._folder = Path(tempfile.mkdtemp(prefix="bedplate-apt-"))
+        # apt's own user fetches the lists, and has to find its way to them.
+        self._folder.chmod(0o755)
+        for name, (file, content) in self._written.items():
+            there = self._folder / name
+            there.mkdir()
+            for path in sorted((self._root / "etc/apt" / name).glob("*")):
+                if path.name != file:
+                    shutil.copy(path, there / path.name)
+            if content:
+                (there / file).write_text(content, encoding="utf-8")
+        (self._folder / "lists").mkdir()
+        self._options = [
+            *("-o", f"Dir::Etc::sourceparts={self._folder}/sources.list.d"),
+            *("-o", f"Dir::Etc::preferencesparts={self._folder}/preferences.d"),
+            *("-o", f"Dir::State::lists={self._folder}/lists"),
+            *("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="),
+            *("-o", "Acquire::Languages=none"),
+        ]
+        code, _out, err = self._command(["apt-get", *self._options, "--quiet=2", "update"])
+        if code:
+            self.__exit__()
+            said = " ".join(line.strip() for line in err.splitlines() if line.startswith("E:"))[:400]
+            raise OfferError(f"The package sources of this host cannot be read: {said or 'apt-get update failed'}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def versions(self, names: Sequence[str]) -> Offers:
+        _code, out, _err = self._command(["apt-cache", *self._options, "madison", *names])
+        return Offers(parse.parse_madison(out))
+
+    def simulate(self, packages: Sequence[Tuple[str, str]]) -> Offers:
+        """What installing exactly these would do."""
+        argv = [*apt_install(), *self._options, "--simulate", *words("apt", packages)]
+        code, out, err = self._command(argv)
+        error = parse.resolver_error(out + err) if code else ""
+        return Offers({}, () if code else parse.parse_simulation(out), error)
+
+
+def dnf_versions(command: Command, names: Sequence[str]) -> Offers:
+    """Asked of the sources as the host has them."""
+    query = ["dnf", "--quiet", "repoquery", "--disable-modular-filtering", "--qf", "%{name}\\t%{evr}\\n"]
+    code, out, err = command([*query, *names])
+    if code:
+        said = " ".join(line.strip() for line in err.splitlines() if line.startswith("Error"))[:400]
+        raise OfferError(f"The package sources of this host cannot be read: {said or 'dnf repoquery failed'}")
+    return Offers(parse.parse_repoquery(out))

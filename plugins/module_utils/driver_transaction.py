@@ -1,0 +1,136 @@
+# Copyright: the bedplate developers
+# Apache License 2.0 (see LICENSE) or, at your choice, GNU General Public License v3.0+
+# (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The commands that stage, install, hold and remove a driver's packages, and what their failure means."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import Package
+
+Wanted = Sequence[Tuple[str, str]]
+Argv = List[str]
+Run = Callable[[Sequence[str]], Optional[str]]
+
+# Versions that are asked for are exact, so that an older one is meant; what is held moves in the same transaction, so
+# that there is no moment in which an upgrade by somebody else could come in between.
+_APT = (
+    *("apt-get", "--yes", "--no-install-recommends", "--allow-change-held-packages", "--allow-downgrades"),
+    *("-o", "Dpkg::Options::=--force-confold"),
+)
+_DNF = ("dnf", "--assumeyes", "--setopt=install_weak_deps=False")
+
+
+def installed(manager: str, run: Run) -> Mapping[str, Package]:
+    """Everything that is installed, by name."""
+    if manager == "apt":
+        packages = parse.parse_dpkg(run(["dpkg-query", "--show", f"--showformat={parse.DPKG_FORMAT}"]) or "")
+    else:
+        packages = parse.parse_rpm(run(["rpm", "--query", "--all", "--queryformat", parse.RPM_FORMAT]) or "", "")
+    return {package.name: package for package in packages}
+
+
+def pending(wanted: Wanted, present: Mapping[str, Package]) -> List[str]:
+    """Names that are missing, of another version, or were never configured."""
+    found: List[str] = []
+    for name, version in wanted:
+        package = present.get(name)
+        if package is None or not package.complete or (version and package.version != version):
+            found.append(name)
+    return found
+
+
+def words(manager: str, wanted: Wanted) -> Argv:
+    """How the manager writes an exact version."""
+    mark = "=" if manager == "apt" else "-"
+    return [f"{name}{mark}{version}" if version else name for name, version in wanted]
+
+
+def apt_install(lock_timeout: int = 0) -> Argv:
+    return [*_APT, "-o", f"DPkg::Lock::Timeout={lock_timeout}", "install"]
+
+
+def to_fetch(manager: str, wanted: Wanted, names: Sequence[str], run: Run) -> List[str]:
+    """Of what is missing, what is not downloaded yet.  Without lists, or with dnf, nobody can say: then all of it."""
+    if manager != "apt":
+        return list(names)
+    listed = run([*apt_install(), "--print-uris", *words(manager, wanted)])
+    if listed is None:
+        return list(names)
+    files = [line.split(" ")[1] for line in listed.splitlines() if line.startswith("'")]
+    return sorted({file.partition("_")[0] for file in files})
+
+
+def install(
+    manager: str, wanted: Wanted, stream: str, lock_timeout: int, stage: bool = False, locked: Sequence[str] = ()
+) -> List[Argv]:
+    names = words(manager, wanted)
+    if manager == "apt":
+        lists = ["apt-get", "-o", "Acquire::Retries=3", "--quiet=2", "update"]
+        return [lists, [*apt_install(lock_timeout), *(["--download-only"] if stage else []), *names]]
+    if stage:
+        return [[*_DNF, "install", "--downloadonly", *names]]
+    module = [[*_DNF, "module", "reset", stream.partition(":")[0]], [*_DNF, "module", "enable", stream]]
+    return [
+        *(module if stream else []),
+        *unhold(manager, locked),
+        [*_DNF, "--allowerasing", "install", *names],
+    ]
+
+
+def hold(manager: str, names: Sequence[str]) -> List[Argv]:
+    if not names:
+        return []
+    return [["apt-mark", "hold", *names] if manager == "apt" else ["dnf", "--quiet", "versionlock", "add", *names]]
+
+
+def unhold(manager: str, names: Sequence[str]) -> List[Argv]:
+    if not names:
+        return []
+    return [["apt-mark", "unhold", *names] if manager == "apt" else ["dnf", "--quiet", "versionlock", "delete", *names]]
+
+
+def remove(manager: str, names: Sequence[str], lock_timeout: int, locked: Sequence[str] = ()) -> List[Argv]:
+    """Only what is the driver's: nothing is removed because it seems not to be needed any more."""
+    if manager == "apt":
+        purge = ["apt-get", "--yes", "-o", f"DPkg::Lock::Timeout={lock_timeout}", "purge", *names]
+    else:
+        purge = ["dnf", "--assumeyes", "--noautoremove", "remove", *names]
+    return [*unhold(manager, locked), purge]
+
+
+def failure(argv: Sequence[str], output: str) -> str:
+    """What went wrong, in a sentence: a module that does not compile is said first, since it decides about restarts."""
+    kernels = parse.failed_builds(output)
+    if kernels:
+        return (
+            f"NVIDIA's module cannot be built for kernel {', '.join(kernels)}, which could boot next; make.log below"
+            " /var/lib/dkms says why. Do not restart this host: choose a version that builds, or boot an older kernel"
+            " and remove this one. Nothing was loaded or unloaded, and what is installed is held."
+        )
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("E:", "Error", "dpkg: error"))] or lines[-3:]
+    said = " ".join(errors)[:800]
+    return f"{argv[0]} failed, and the driver may be installed in part; what is installed is held: {said}"
+
+
+def diff(
+    state: str, names: Sequence[str], loose: Sequence[str], wanted: Wanted, present: Mapping[str, Package]
+) -> Dict[str, str]:
+    versions = dict(wanted)
+
+    def before(name: str) -> str:
+        package = present.get(name)
+        return f"{name} {package.version if package else '(not installed)'}\n"
+
+    def after(name: str) -> str:
+        if state == "absent":
+            return f"{name} (not installed)\n"
+        return f"{name} {versions.get(name) or '(any)'}{' (downloaded)' if state == 'staged' else ''}\n"
+
+    return {
+        "before": "".join(map(before, names)) + "".join(f"{name} not held\n" for name in loose),
+        "after": "".join(map(after, names)) + "".join(f"{name} held\n" for name in loose),
+    }
