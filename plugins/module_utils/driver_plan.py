@@ -27,7 +27,11 @@ from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages impor
     to_hold,
     upstream,
 )
-from ansible_collections.bedplate.llm.plugins.module_utils.nvidia_platform import PlatformError, repo_distribution
+from ansible_collections.bedplate.llm.plugins.module_utils.nvidia_platform import (
+    PlatformError,
+    nvidia_arch,
+    repo_distribution,
+)
 
 PREINSTALLED = "preinstalled"
 # The driver's own services: they hold its devices always, and their packages restart them.
@@ -115,6 +119,7 @@ def _system_problem(facts: DriverFacts, wanted: Wanted) -> Optional[Problem]:
         return None  # nothing is installed: any system may be looked at
     try:
         repo_distribution(facts.system.distribution, facts.system.version)
+        nvidia_arch(facts.system.machine)
     except PlatformError as error:
         return Problem("system", str(error))
     return None
