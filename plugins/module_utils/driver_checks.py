@@ -254,7 +254,7 @@ def _one_version(facts: DriverFacts, version: str) -> Check:
     others = [
         f"{name} {found}"
         for name, found in sorted(versions.items())
-        if found != version and found.partition(".")[0].isdigit() and name.startswith(_CORE)
+        if found != version and name.startswith(_CORE) and _is_drivers_version(found)
     ]
     broken = [package.name for package in facts.packages if not package.complete]
     return _check(
@@ -266,6 +266,12 @@ def _one_version(facts: DriverFacts, version: str) -> Check:
         + ".",
         "Run the role, which installs one version of all in one transaction.",
     )
+
+
+def _is_drivers_version(version: str) -> bool:
+    """Not that of a helper with a number of its own, such as libnvidia-egl-wayland1 1.1.10."""
+    branch = version.partition(".")[0]
+    return branch.isdigit() and int(branch) >= 300
 
 
 _CORE = (

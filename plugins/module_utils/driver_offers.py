@@ -12,16 +12,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Callable, Sequence, Tuple
+from typing import Callable, List, Sequence, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import Offers
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import Repository
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_transaction import apt_install, words
 
 # Exit status, standard output, standard error.
 Command = Callable[[Sequence[str]], Tuple[int, str, str]]
 
-SOURCES_NAME, PIN_NAME = "bedplate-nvidia-driver.sources", "bedplate-nvidia-driver"
+SOURCES_NAME, PIN_NAME = "nvidia-distribution-bedplate.sources", "bedplate-nvidia-driver"
+
+# Even a question makes apt write its cache of packages.
+NO_CACHE = ("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")
 
 
 class OfferError(Exception):
@@ -29,11 +33,11 @@ class OfferError(Exception):
 
 
 class AptOffers:
-    """A view of apt's sources with `sources` and `pin` as they would be; use it as a context."""
+    """A view of apt's sources as they are, without our file, and with the pin as it would be; use it as a context."""
 
-    def __init__(self, root: Path, command: Command, sources: str = "", pin: str = "") -> None:
+    def __init__(self, root: Path, command: Command, pin: str = "") -> None:
         self._root, self._command = root, command
-        self._written = {"sources.list.d": (SOURCES_NAME, sources), "preferences.d": (PIN_NAME, pin)}
+        self._written = {"sources.list.d": (SOURCES_NAME, ""), "preferences.d": (PIN_NAME, pin)}
 
     def __enter__(self) -> AptOffers:
         self._folder = Path(tempfile.mkdtemp(prefix="bedplate-apt-"))
@@ -52,15 +56,30 @@ class AptOffers:
             *("-o", f"Dir::Etc::sourceparts={self._folder}/sources.list.d"),
             *("-o", f"Dir::Etc::preferencesparts={self._folder}/preferences.d"),
             *("-o", f"Dir::State::lists={self._folder}/lists"),
-            *("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="),
+            *NO_CACHE,
             *("-o", "Acquire::Languages=none"),
         ]
+        self._update()
+        return self
+
+    def _update(self) -> None:
         code, _out, err = self._command(["apt-get", *self._options, "--quiet=2", "update"])
         if code:
             self.__exit__()
             said = " ".join(line.strip() for line in err.splitlines() if line.startswith("E:"))[:400]
             raise OfferError(f"The package sources of this host cannot be read: {said or 'apt-get update failed'}")
-        return self
+
+    def repositories(self) -> List[Repository]:
+        """The lists that the host's sources have; apt knows them only once they are there."""
+        _code, out, _err = self._command(["apt-get", *self._options, "indextargets"])
+        found: List[Repository] = parse.parse_index_targets(out)
+        return found
+
+    def add(self, sources: str) -> None:
+        """Our own file of sources, as it would be written."""
+        if sources:
+            (self._folder / "sources.list.d" / SOURCES_NAME).write_text(sources, encoding="utf-8")
+            self._update()
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

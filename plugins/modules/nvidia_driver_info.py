@@ -158,13 +158,19 @@ from ansible_collections.bedplate.llm.plugins.module_utils import (
 from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
 from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import Offers, Problem, Wanted
-from ansible_collections.bedplate.llm.plugins.module_utils.driver_offers import AptOffers, OfferError, dnf_versions
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_offers import (
+    NO_CACHE,
+    SOURCES_NAME,
+    AptOffers,
+    OfferError,
+    dnf_versions,
+)
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_plan import PREINSTALLED, make_plan, users
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import NVIDIA_SMI, NVML, PCI, SourceError
 
 C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
 ROOT = Path("/")
-OUR_SOURCES = "/etc/apt/sources.list.d/bedplate-nvidia-driver.sources"
+OUR_SOURCES = f"/etc/apt/sources.list.d/{SOURCES_NAME}"
 
 
 class Tools:
@@ -210,26 +216,30 @@ def hardware(tools):
     return gpu_sources.assemble(source, reading, bus, gpu_host.read(ROOT), gpu_host.read_module(ROOT), manager)
 
 
-def apt_sources(tools, facts, wanted):
+def own_sources(facts, wanted, repositories):
     """Our file for the distribution's own packages; a vendor's source is the business of package_source."""
     if facts.system.manager != "apt" or wanted.source != "distribution":
         return ""
-    repositories = parse.parse_index_targets(tools.run(["apt-get", "indextargets"]) or "")
+    if not repositories:
+        # Without lists apt does not know what it has: what was written when it did stays.
+        return Path(OUR_SOURCES).read_text(encoding="utf-8") if Path(OUR_SOURCES).exists() else ""
     return driver_packages.sources(facts.system, driver_host.codename(ROOT), repositories, OUR_SOURCES)
 
 
-def ask(tools, facts, wanted, plan, sources):
-    """What is offered of the plan's packages, and what the transaction would do when all of them are."""
+def ask(tools, facts, wanted, plan):
+    """What is offered of the plan's packages, what their transaction would do, and the text of our sources."""
     names = [name for name, _version in plan.packages]
     if facts.system.manager == "dnf":
-        return dnf_versions(tools.command, names)
-    with AptOffers(ROOT, tools.command, sources, driver_packages.pin(wanted.version)) as apt:
+        return dnf_versions(tools.command, names), ""
+    with AptOffers(ROOT, tools.command, driver_packages.pin(wanted.version)) as apt:
+        sources = own_sources(facts, wanted, apt.repositories())
+        apt.add(sources)
         offers = apt.versions(names)
         chosen = make_plan(facts, wanted, offers)
         if any(problem.id in ("version", "headers") for problem in chosen.problems):
-            return offers
+            return offers, sources
         simulated = apt.simulate(chosen.packages)
-        return Offers(offers.versions, simulated.removes, simulated.error)
+        return Offers(offers.versions, simulated.removes, simulated.error), sources
 
 
 def as_plan(plan, wanted, sources):
@@ -270,11 +280,14 @@ def main():
     wanted_offers = params.pop("offers")
     wanted, tools = Wanted(**params), Tools(module)
     facts = driver_host.look(ROOT, tools.run, hardware(tools))
-    sources = apt_sources(tools, facts, wanted)
+    sources = own_sources(
+        facts, wanted, parse.parse_index_targets(tools.run(["apt-get", *NO_CACHE, "indextargets"]) or "")
+    )
     plan = make_plan(facts, wanted)
     if wanted_offers and plan.packages and plan.changes and wanted.source != PREINSTALLED:
         try:
-            plan = make_plan(facts, wanted, ask(tools, facts, wanted, plan, sources))
+            offers, sources = ask(tools, facts, wanted, plan)
+            plan = make_plan(facts, wanted, offers)
         except OfferError as error:
             plan = dataclasses.replace(plan, problems=(*plan.problems, Problem("sources", str(error))))
     version = driver_checks.expected_version(facts, wanted)

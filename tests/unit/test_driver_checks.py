@@ -70,6 +70,7 @@ def test_a_good_host_passes_every_check(wanted):
         ({"persistence": Service(True, False, False)}, ["persistence"]),
         ({"packages": (*packages(), Package("libnvidia-fbc1", f"{NEW}-1", True))}, ["one-version"]),
         ({"packages": (*packages(), Package("nvidia-modprobe", "535.161.07-1", True))}, []),
+        ({"packages": (*packages(), Package("libnvidia-egl-wayland1", "1:1.1.10-1", True))}, []),
         ({"packages": packages(held=False)}, ["held"]),
         ({"unattended_away": False}, ["unattended"]),
     ],

@@ -55,7 +55,7 @@ Created-By: Packages
 Component: contrib
 Release: bookworm
 Repo-URI: http://mirror/debian/
-Sourcesentry: /etc/apt/sources.list.d/bedplate-nvidia-driver.sources:1
+Sourcesentry: /etc/apt/sources.list.d/nvidia-distribution-bedplate.sources:1
 """
 
 
@@ -170,7 +170,7 @@ def test_the_pin_names_the_version_and_what_it_is_of():
 
 
 def test_missing_parts_of_the_distribution_come_from_its_own_mirrors_and_the_second_run_says_the_same():
-    ours = "/etc/apt/sources.list.d/bedplate-nvidia-driver.sources"
+    ours = "/etc/apt/sources.list.d/nvidia-distribution-bedplate.sources"
     repositories = driver_parse.parse_index_targets(TARGETS)
     expected = (
         "Types: deb\nURIs: http://mirror/debian\nSuites: bookworm\nComponents: contrib non-free non-free-firmware\n"
