@@ -80,6 +80,11 @@ def install(
     ]
 
 
+def build(kernels: Sequence[str]) -> List[Argv]:
+    """DKMS passes over a kernel in silence when its headers come later than the driver."""
+    return [["dkms", "autoinstall", "-k", kernel] for kernel in kernels]
+
+
 def hold(manager: str, names: Sequence[str]) -> List[Argv]:
     if not names:
         return []
@@ -103,16 +108,16 @@ def remove(manager: str, names: Sequence[str], lock_timeout: int, locked: Sequen
 
 def failure(argv: Sequence[str], output: str) -> str:
     """What went wrong, in a sentence: a module that does not compile is said first, since it decides about restarts."""
-    kernels = parse.failed_builds(output)
-    if kernels:
-        return (
-            f"NVIDIA's module cannot be built for kernel {', '.join(kernels)}, which could boot next; make.log below"
-            " /var/lib/dkms says why. Do not restart this host: choose a version that builds, or boot an older kernel"
-            " and remove this one. Nothing was loaded or unloaded, and what is installed is held."
-        )
+    kernels = parse.failed_builds(output) or (argv[-1:] if argv[0] == "dkms" else ())
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("E:", "Error", "dpkg: error"))] or lines[-3:]
     said = " ".join(errors)[:800]
+    if kernels:
+        return (
+            f"NVIDIA's module cannot be built for kernel {', '.join(kernels)}, which could boot next: {said} make.log"
+            " below /var/lib/dkms may say more. Do not restart this host: choose a version that builds, or boot an older"
+            " kernel and remove this one. Nothing was loaded or unloaded, and what is installed is held."
+        )
     return f"{argv[0]} failed, and the driver may be installed in part; what is installed is held: {said}"
 
 

@@ -47,6 +47,11 @@ options:
     description: Whether to hold the installed kernels and their headers too.
     type: bool
     default: false
+  build_for:
+    description: Kernels for which DKMS has to build the module that is installed, since they have none.
+    type: list
+    elements: str
+    default: []
   lock_timeout:
     description: Seconds to wait for another package manager.
     type: int
@@ -155,6 +160,7 @@ def main():
             },
             "module_stream": {"type": "str", "default": ""},
             "hold_kernel": {"type": "bool", "default": False},
+            "build_for": {"type": "list", "elements": "str", "default": []},
             "lock_timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
@@ -178,9 +184,10 @@ def main():
             if names
             else []
         )
+        commands = [*commands, *transaction.build(params["build_for"])]
         loose = () if stage else to_hold(host.driver, host.kernels, params["hold_kernel"])
     result = {
-        "changed": bool(names or loose),
+        "changed": bool(names or loose or params["build_for"]),
         "installed": list(names),
         "held": list(loose),
         "diff": transaction.diff(params["state"], names, loose, wanted, host.everything),

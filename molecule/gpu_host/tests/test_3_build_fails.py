@@ -13,7 +13,7 @@ KERNEL, BROKEN = "6.1.0-50-cloud-amd64", "6.9.9-broken"
 PLANT = f"""
 set -e
 DEBIAN_FRONTEND=noninteractive apt-get purge --yes linux-image-{KERNEL} >/dev/null
-mkdir -p /lib/modules/{BROKEN}/build
+mkdir -p /lib/modules/{BROKEN}/build/include
 printf 'all modules:\\n\\t@echo no such kernel; exit 1\\n' >/lib/modules/{BROKEN}/build/Makefile
 touch /boot/vmlinuz-{BROKEN}
 """
@@ -41,6 +41,16 @@ def test_nobody_is_told_to_restart_it(attempt, virgin):
 
 def test_what_was_installed_is_held_all_the_same(attempt, virgin):
     assert {"nvidia-open-kernel-dkms", "libcuda1"} <= set(virgin.check_output("apt-mark showhold").split())
+
+
+def test_a_kernel_that_dkms_passes_over_in_silence_is_found_too(attempt, virgin):
+    """Without all of its headers DKMS skips a kernel and reports success."""
+    virgin.check_output(f"sudo rmdir /lib/modules/{BROKEN}/build/include")
+    again = driver("spare1")
+    assert again.returncode != 0
+    assert f"cannot be built for kernel {BROKEN}" in said(again)
+    assert "kernel headers" in said(again)
+    assert not virgin.file("/run/bedplate/reboot.d/nvidia_driver").exists
 
 
 def test_half_a_driver_can_be_removed(attempt, virgin):
