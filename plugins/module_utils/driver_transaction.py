@@ -114,9 +114,9 @@ def failure(argv: Sequence[str], output: str) -> str:
     said = " ".join(errors)[:800]
     if kernels:
         return (
-            f"NVIDIA's module cannot be built for kernel {', '.join(kernels)}, which could boot next: {said} make.log"
-            " below /var/lib/dkms may say more. Do not restart this host: choose a version that builds, or boot an older"
-            " kernel and remove this one. Nothing was loaded or unloaded, and what is installed is held."
+            f"NVIDIA's module cannot be built for kernel {', '.join(kernels)}, which could boot next: {said}"
+            " make.log below /var/lib/dkms may say more. Do not restart this host: choose a version that builds, or"
+            " boot an older kernel and remove this one. Nothing was loaded or unloaded, and what is installed is held."
         )
     return f"{argv[0]} failed, and the driver may be installed in part; what is installed is held: {said}"
 
