@@ -88,9 +88,9 @@ class AptOffers:
         _code, out, _err = self._command(["apt-cache", *self._options, "madison", *names])
         return Offers(parse.parse_madison(out))
 
-    def simulate(self, packages: Sequence[Tuple[str, str]]) -> Offers:
+    def simulate(self, packages: Sequence[Tuple[str, str]], drops: Sequence[str]) -> Offers:
         """What installing exactly these would do."""
-        argv = [*apt_install(), *self._options, "--simulate", *words("apt", packages)]
+        argv = [*apt_install(), *self._options, "--simulate", *words("apt", packages, drops)]
         code, out, err = self._command(argv)
         error = parse.resolver_error(out + err) if code else ""
         return Offers({}, () if code else parse.parse_simulation(out), error)

@@ -176,6 +176,12 @@ def package_set(
     return make(wanted, kind, kernels, fabric)
 
 
+def is_other_kind(name: str, kind: str) -> bool:
+    """Whether a package carries the module that is not wanted: beside the other one, nobody knows which is loaded."""
+    carries = re.search(r"kernel-(?:open-)?(?:dkms|support|source)|dkms|^kmod-|^linux-modules-|^linux-objects-", name)
+    return bool(carries) and is_drivers(name) and ("open" in name) != (kind == OPEN)
+
+
 def missing_headers(packages: PackageSet, kernels: Sequence[Kernel]) -> Tuple[str, ...]:
     """Packages with the headers of kernels that have none, where a module is to be built."""
     if packages.build != DKMS:

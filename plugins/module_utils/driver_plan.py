@@ -22,6 +22,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages impor
     PackageSet,
     choose,
     is_drivers,
+    is_other_kind,
     missing_headers,
     package_set,
     to_hold,
@@ -42,6 +43,8 @@ _OWN_UNITS = ("nvidia-persistenced.service", "nvidia-fabricmanager.service", "nv
 class Plan:
     """packages: names with the package version to install, empty where any will do; headers are among them.
 
+    drops: installed packages with the other kind of module.
+
     settled: the packages are installed in that version and held, so nothing has to be asked or changed.
     """
 
@@ -50,6 +53,7 @@ class Plan:
     packages: Tuple[Tuple[str, str], ...] = ()
     module_stream: str = ""
     build: str = DKMS
+    drops: Tuple[str, ...] = ()
     changes: Tuple[str, ...] = ()
     unheld: Tuple[str, ...] = ()
     problems: Tuple[Problem, ...] = ()
@@ -65,8 +69,11 @@ def make_plan(facts: DriverFacts, wanted: Wanted, offers: Optional[Offers] = Non
     if problem:
         return Plan(problems=(problem,))
     if wanted.source == PREINSTALLED:
-        return Plan(kind=facts.running_module.kind if facts.running_module else facts.loaded_kind)
-    chosen, fabric = kind_of(facts, wanted), fabric_of(facts, wanted)
+        # Only switches that are seen: in a virtual machine those of NVLink 5 are run from outside.
+        fabric = fabric_of(facts, wanted) if facts.nvswitches else ""
+        return Plan(facts.running_module.kind if facts.running_module else facts.loaded_kind, fabric)
+    chosen = kind_of(facts, wanted)
+    fabric = fabric_of(facts, wanted)
     if chosen.kind is None:
         return Plan(fabric=fabric, problems=chosen.problems)
     packages = package_set(facts.system, wanted, chosen.kind, facts.kernels, fabric)
@@ -75,11 +82,13 @@ def make_plan(facts: DriverFacts, wanted: Wanted, offers: Optional[Offers] = Non
     problems = [*chosen.problems, *_build_problems(wanted, packages), *_kernel_problems(facts)]
     headers = missing_headers(packages, facts.kernels)
     beside = [(name, "") for name in (*packages.beside, *headers)]
-    changes = _changes(facts, wanted, packages, headers)
+    drops = tuple(package.name for package in facts.packages if is_other_kind(package.name, chosen.kind))
+    changes = (*_changes(facts, wanted, packages, headers), *drops)
     unheld = to_hold(facts.packages, facts.kernel_packages, wanted.hold_kernel)
     exact = [(name, _installed_as(facts, name, wanted.version)) for name in packages.exact]
     if offers is not None:
         exact = [(name, choose(wanted.version, offers.versions.get(name, ())) or "") for name in packages.exact]
+        exact += _along(facts, wanted, packages, drops, offers)
         problems += _offer_problems(wanted, packages, headers, offers, facts)
     problems += _secure_boot_problems(facts, packages, changes)
     problems += _holder_problems(facts, changes)
@@ -89,6 +98,7 @@ def make_plan(facts: DriverFacts, wanted: Wanted, offers: Optional[Offers] = Non
         packages=(*exact, *beside),
         module_stream=packages.module_stream,
         build=packages.build,
+        drops=drops,
         changes=changes,
         unheld=unheld if not changes else (),
         problems=tuple(problems),
@@ -98,6 +108,18 @@ def make_plan(facts: DriverFacts, wanted: Wanted, offers: Optional[Offers] = Non
 def _installed_as(facts: DriverFacts, name: str, version: str) -> str:
     package = facts.installed(name)
     return package.version if package and upstream(package.version) == version else ""
+
+
+def _along(
+    facts: DriverFacts, wanted: Wanted, packages: PackageSet, drops: Tuple[str, ...], offers: Offers
+) -> List[Tuple[str, str]]:
+    """Other installed parts of the driver: they are held, so that they move only when they are named."""
+    found = []
+    for package in facts.packages:
+        version = choose(wanted.version, offers.versions.get(package.name, ()))
+        if version and version != package.version and package.name not in (*packages.names, *drops):
+            found.append((package.name, version))
+    return found
 
 
 def _changes(facts: DriverFacts, wanted: Wanted, packages: PackageSet, headers: Tuple[str, ...]) -> Tuple[str, ...]:

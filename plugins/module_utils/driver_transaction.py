@@ -42,10 +42,11 @@ def pending(wanted: Wanted, present: Mapping[str, Package]) -> List[str]:
     return found
 
 
-def words(manager: str, wanted: Wanted) -> Argv:
-    """How the manager writes an exact version."""
+def words(manager: str, wanted: Wanted, drops: Sequence[str] = ()) -> Argv:
+    """How the manager writes an exact version, and what goes in the same transaction; dnf finds that by itself."""
     mark = "=" if manager == "apt" else "-"
-    return [f"{name}{mark}{version}" if version else name for name, version in wanted]
+    names = [f"{name}{mark}{version}" if version else name for name, version in wanted]
+    return [*names, *(f"{name}-" for name in drops if manager == "apt")]
 
 
 def apt_install(lock_timeout: int = 0) -> Argv:
@@ -64,9 +65,15 @@ def to_fetch(manager: str, wanted: Wanted, names: Sequence[str], run: Run) -> Li
 
 
 def install(
-    manager: str, wanted: Wanted, stream: str, lock_timeout: int, stage: bool = False, locked: Sequence[str] = ()
+    manager: str,
+    wanted: Wanted,
+    stream: str,
+    lock_timeout: int,
+    stage: bool = False,
+    locked: Sequence[str] = (),
+    drops: Sequence[str] = (),
 ) -> List[Argv]:
-    names = words(manager, wanted)
+    names = words(manager, wanted, () if stage else drops)
     if manager == "apt":
         lists = ["apt-get", "-o", "Acquire::Retries=3", "--quiet=2", "update"]
         return [lists, [*apt_install(lock_timeout), *(["--download-only"] if stage else []), *names]]

@@ -95,8 +95,8 @@ driver:
   type: dict
 plan:
   description: >-
-    What has to be there: C(kind) of the module, C(packages) with C(name) and C(version), C(module_stream), C(build),
-    C(fabric), C(changes), C(settled), and the texts C(sources) and C(pin) of apt's files.
+    What has to be there: C(kind) of the module, C(packages) with C(name) and C(version), C(drops), C(module_stream),
+    C(build), C(fabric), C(changes), C(settled), and the texts C(sources) and C(pin) of apt's files.
   returned: always
   type: dict
 problems:
@@ -228,7 +228,7 @@ def own_sources(facts, wanted, repositories):
 
 def ask(tools, facts, wanted, plan):
     """What is offered of the plan's packages, what their transaction would do, and the text of our sources."""
-    names = [name for name, _version in plan.packages]
+    names = [name for name, _version in plan.packages] + [package.name for package in facts.packages]
     if facts.system.manager == "dnf":
         return dnf_versions(tools.command, names), ""
     with AptOffers(ROOT, tools.command, driver_packages.pin(wanted.version)) as apt:
@@ -238,7 +238,7 @@ def ask(tools, facts, wanted, plan):
         chosen = make_plan(facts, wanted, offers)
         if any(problem.id in ("version", "headers") for problem in chosen.problems):
             return offers, sources
-        simulated = apt.simulate(chosen.packages)
+        simulated = apt.simulate(chosen.packages, chosen.drops)
         return Offers(offers.versions, simulated.removes, simulated.error), sources
 
 
@@ -249,6 +249,7 @@ def as_plan(plan, wanted, sources):
         "fabric": plan.fabric,
         "module_stream": plan.module_stream,
         "packages": [{"name": name, "version": version} for name, version in plan.packages],
+        "drops": list(plan.drops),
         "changes": list(plan.changes),
         "unheld": list(plan.unheld),
         "settled": plan.settled,

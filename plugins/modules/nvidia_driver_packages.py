@@ -39,6 +39,11 @@ options:
         description: The package's version; any when empty.
         type: str
         default: ''
+  drop:
+    description: Installed packages to remove in the same transaction, with apt.
+    type: list
+    elements: str
+    default: []
   module_stream:
     description: Module stream to enable before, on systems of the RHEL family that have them.
     type: str
@@ -158,6 +163,7 @@ def main():
                 "default": [],
                 "options": {"name": {"type": "str", "required": True}, "version": {"type": "str", "default": ""}},
             },
+            "drop": {"type": "list", "elements": "str", "default": []},
             "module_stream": {"type": "str", "default": ""},
             "hold_kernel": {"type": "bool", "default": False},
             "build_for": {"type": "list", "elements": "str", "default": []},
@@ -174,7 +180,8 @@ def main():
         commands = transaction.remove(host.here.manager, names, params["lock_timeout"], locked) if names else []
         loose = ()
     else:
-        names = transaction.pending(wanted, host.everything)
+        drops = [name for name in params["drop"] if name in host.everything]
+        names = transaction.pending(wanted, host.everything) + drops
         stage = params["state"] == "staged"
         # What is in the cache already, apt itself knows best.
         if stage and names:

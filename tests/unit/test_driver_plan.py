@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import DriverFacts, Holder, Offers, Wanted
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import (
+    DriverFacts,
+    Holder,
+    Offers,
+    Package,
+    Wanted,
+)
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import is_other_kind
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_plan import make_plan
 from driver_hosts import (
     B200,
@@ -268,3 +275,32 @@ def test_a_preinstalled_driver_is_asked_for_nothing():
     facts = replace(VIRGIN, system=replace(DEBIAN, distribution="", version=""), kernels=())
     plan = make_plan(facts, Wanted(source="preinstalled"))
     assert (plan.packages, plan.problems) == ((), ())
+
+
+def test_all_installed_parts_move_along_since_they_are_held_and_the_other_module_goes():
+    others = tuple(Package(name, f"{OLD}-1", True) for name in ("nvidia-alternative", "nvidia-open-kernel-support"))
+    offers = replace(OFFERS, versions={**OFFERS.versions, "nvidia-alternative": (f"{NEW}-0+deb12u1", f"{OLD}-1")})
+    plan = make_plan(
+        replace(GOOD, packages=(*GOOD.packages, *others)), Wanted(version=NEW, kernel_module="proprietary"), offers
+    )
+    assert plan.problems == ()
+    assert ("nvidia-alternative", f"{NEW}-0+deb12u1") in plan.packages
+    assert plan.drops == ("nvidia-open-kernel-dkms", "nvidia-open-kernel-support")
+    assert not {"nvidia-open-kernel-dkms", "nvidia-open-kernel-support"} & {name for name, _version in plan.packages}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "other"),
+    [
+        ("nvidia-kernel-dkms", "open", True),
+        ("nvidia-kernel-open-dkms", "open", False),
+        ("nvidia-dkms-580-server-open", "proprietary", True),
+        ("nvidia-kernel-common-580-server", "open", False),
+        ("linux-modules-nvidia-580-server-6.8.0-50-generic", "open", True),
+        ("kmod-nvidia-latest-dkms", "open", True),
+        ("dkms", "open", False),
+        ("libcuda1", "proprietary", False),
+    ],
+)
+def test_packages_with_the_other_module(name, kind, other):
+    assert is_other_kind(name, kind) is other
