@@ -53,11 +53,11 @@ def apt_install(lock_timeout: int = 0) -> Argv:
     return [*_APT, "-o", f"DPkg::Lock::Timeout={lock_timeout}", "install"]
 
 
-def to_fetch(manager: str, wanted: Wanted, names: Sequence[str], run: Run) -> List[str]:
+def to_fetch(manager: str, wanted: Wanted, drops: Sequence[str], names: Sequence[str], run: Run) -> List[str]:
     """Of what is missing, what is not downloaded yet.  Without lists, or with dnf, nobody can say: then all of it."""
     if manager != "apt":
         return list(names)
-    listed = run([*apt_install(), "--print-uris", *words(manager, wanted)])
+    listed = run([*apt_install(), "--print-uris", *words(manager, wanted, drops)])
     if listed is None:
         return list(names)
     files = [line.split(" ")[1] for line in listed.splitlines() if line.startswith("'")]
@@ -73,7 +73,8 @@ def install(
     locked: Sequence[str] = (),
     drops: Sequence[str] = (),
 ) -> List[Argv]:
-    names = words(manager, wanted, () if stage else drops)
+    # Also while staging, which removes nothing: without them there is no solution to download for.
+    names = words(manager, wanted, drops)
     if manager == "apt":
         lists = ["apt-get", "-o", "Acquire::Retries=3", "--quiet=2", "update"]
         return [lists, [*apt_install(lock_timeout), *(["--download-only"] if stage else []), *names]]
@@ -129,7 +130,12 @@ def failure(argv: Sequence[str], output: str) -> str:
 
 
 def diff(
-    state: str, names: Sequence[str], loose: Sequence[str], wanted: Wanted, present: Mapping[str, Package]
+    state: str,
+    names: Sequence[str],
+    loose: Sequence[str],
+    wanted: Wanted,
+    present: Mapping[str, Package],
+    drops: Sequence[str] = (),
 ) -> Dict[str, str]:
     versions = dict(wanted)
 
@@ -138,7 +144,7 @@ def diff(
         return f"{name} {package.version if package else '(not installed)'}\n"
 
     def after(name: str) -> str:
-        if state == "absent":
+        if state == "absent" or name in drops:
             return f"{name} (not installed)\n"
         return f"{name} {versions.get(name) or '(any)'}{' (downloaded)' if state == 'staged' else ''}\n"
 

@@ -103,7 +103,8 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bedplate.llm.plugins.module_utils import driver_host
 from ansible_collections.bedplate.llm.plugins.module_utils import driver_transaction as transaction
-from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import to_hold
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import is_drivers, to_hold
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_parse import parse_simulation
 
 ENVIRONMENT = {
     "LC_ALL": "C",
@@ -144,6 +145,16 @@ class Host:
         self.driver, self.kernels = driver_host.packages(self.here, self.run)
         self.everything = transaction.installed(self.here.manager, self.run)
 
+    def refuse_foreign(self, names):
+        """Somebody else's package that needs the driver would go with it, without a question."""
+        out = self.run(["apt-get", "--simulate", "purge", *names]) if self.here.manager == "apt" else ""
+        foreign = [name for name in parse_simulation(out or "") if not is_drivers(name)]
+        if foreign:
+            self.module.fail_json(
+                msg=f"nvidia_driver_packages: nothing was changed, since {', '.join(foreign)} would be removed with the"
+                " driver that it needs; remove that yourself first, if it is not needed."
+            )
+
     def hold(self):
         """What is installed now; also after a failure, since half a driver must not be moved further by an upgrade."""
         driver, kernels = driver_host.packages(self.here, self.run)
@@ -175,8 +186,10 @@ def main():
     host.look()
     locked = [package.name for package in host.driver if package.held]
     wanted = [(package["name"], package["version"]) for package in params["packages"]]
+    drops = []
     if params["state"] == "absent":
         names = sorted(package.name for package in host.driver)
+        host.refuse_foreign(names)
         commands = transaction.remove(host.here.manager, names, params["lock_timeout"], locked) if names else []
         loose = ()
     else:
@@ -185,19 +198,16 @@ def main():
         stage = params["state"] == "staged"
         # What is in the cache already, apt itself knows best.
         if stage and names:
-            names = transaction.to_fetch(host.here.manager, wanted, names, host.run)
-        commands = (
-            transaction.install(host.here.manager, wanted, params["module_stream"], params["lock_timeout"], stage)
-            if names
-            else []
-        )
-        commands = [*commands, *transaction.build(params["build_for"])]
+            names = transaction.to_fetch(host.here.manager, wanted, drops, names, host.run)
+        stream, timeout = params["module_stream"], params["lock_timeout"]
+        install = transaction.install(host.here.manager, wanted, stream, timeout, stage, locked, drops)
+        commands = [*(install if names else []), *transaction.build(params["build_for"])]
         loose = () if stage else to_hold(host.driver, host.kernels, params["hold_kernel"])
     result = {
         "changed": bool(names or loose or params["build_for"]),
         "installed": list(names),
         "held": list(loose),
-        "diff": transaction.diff(params["state"], names, loose, wanted, host.everything),
+        "diff": transaction.diff(params["state"], names, loose, wanted, host.everything, drops),
     }
     if not module.check_mode:
         for argv in commands:

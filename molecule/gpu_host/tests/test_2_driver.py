@@ -27,13 +27,25 @@ def held(host) -> set[str]:
     return set(host.check_output("apt-mark showhold").split())
 
 
-def versions(host) -> dict[str, str]:
-    """The driver's packages by dpkg; those that have versions of their own are left out."""
+def installed(host) -> dict[str, str]:
+    """Packages by dpkg, without those of which only settings are left."""
     lines = host.check_output(
-        "dpkg-query --show 'libcuda1*' 'libnvidia-*' 'nvidia-*kernel-dkms' nvidia-smi"
+        "dpkg-query --show --showformat='${db:Status-Status} ${Package} ${Version}\\n'"
     ).splitlines()
-    pairs = (line.split("\t") for line in lines if "\t" in line)
-    return {name.partition(":")[0]: version for name, version in pairs if version}
+    return {name: version for status, name, version in map(str.split, lines) if status == "installed"}
+
+
+def versions(host) -> dict[str, str]:
+    """The driver's packages; those that have versions of their own are left out."""
+    ours = (
+        "libcuda1",
+        "libnvidia-",
+        "nvidia-smi",
+        "nvidia-kernel-dkms",
+        "nvidia-open-kernel-dkms",
+        "nvidia-alternative",
+    )
+    return {name: version for name, version in installed(host).items() if name.startswith(ours)}
 
 
 def test_the_module_for_the_kernel_that_boots_next_is_the_open_one_of_that_version(host):
@@ -141,13 +153,12 @@ def test_the_role_gives_it_headers_and_a_module_and_holds_the_kernels_when_asked
 
 def test_removal_takes_away_all_of_it_and_nothing_else(host):
     assert changed(driver("gpu1", {}, entry="remove")) > 0
-    assert not [
-        name
-        for name in host.check_output("dpkg-query --show --showformat='${Package}\\n'").split()
-        if name.startswith(("nvidia-", "libnvidia-", "libcuda1"))
-    ]
+    assert not [name for name in installed(host) if name.startswith(("nvidia-", "libnvidia-", "libcuda1"))]
     assert (
-        host.check_output("sudo find /etc /run/bedplate -name '*bedplate*nvidia*' -o -name '*bedplate-nouveau*'") == ""
+        host.check_output(
+            "sudo find /etc /run/bedplate -name '*bedplate*nvidia*' -o -name '*nvidia*bedplate*' -o -name '*bedplate-nouveau*'"
+        )
+        == ""
     )
     for kernel in (KERNEL, LATER):
         assert host.file(f"/boot/vmlinuz-{kernel}").exists
