@@ -106,7 +106,7 @@ class Sources:
 
     def __call__(self, *wanted: dict[str, Any], **variables: Any) -> Run:
         self.last = None
-        done = run(str(SCENARIO / "converge.yml"), {"package_source_sources": wanted, **variables})
+        done = run(str(SCENARIO / "converge.yml"), {"package_source_sources": wanted, "toolkit": False, **variables})
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr
         self.last = list(wanted)
         return Run(done.stdout, int(done.stdout.rpartition("changed=")[2].split()[0]))
@@ -130,7 +130,7 @@ def refused(host):
 
     def given(variables: dict[str, Any], playbook: str = "converge.yml") -> str:
         before = host.check_output(LOOK)
-        done = run(str(SCENARIO / playbook), variables)
+        done = run(str(SCENARIO / playbook), {"toolkit": False, **variables})
         assert done.returncode != 0, done.stdout[-4000:]
         assert host.check_output(LOOK) == before
         return " ".join((done.stdout + done.stderr).split())
