@@ -96,8 +96,14 @@ def test_a_driver_that_is_too_old_for_it_is_named(driver, refused):
 def test_what_the_tools_print_is_read():
     nvcc = "nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release 13.0, V13.0.88\n"
     assert (toolkit.parse_nvcc(nvcc), toolkit.parse_nvcc("")) == ("13.0", "")
-    dpkg = "a\tinstall ok installed\t1-1\nb\tdeinstall ok config-files\t2\nc\thold ok installed\t3\nd\tinstall ok unpacked\t4\n"
-    assert toolkit.parse_dpkg(dpkg) == {"a": "1-1", "c": "3"}
+    states = {
+        "a": "install ok installed",
+        "b": "deinstall ok config-files",
+        "c": "hold ok installed",
+        "d": "x ok unpacked",
+    }
+    dpkg = "".join(f"{name}\t{state}\t{name}-1\n" for name, state in states.items())
+    assert toolkit.parse_dpkg(dpkg) == {"a": "a-1", "c": "c-1"}
     assert toolkit.parse_rpm("a\t1-1\npackage b is not installed\n") == {"a": "1-1"}
     locks = "cuda-nvcc-13-0-0:13.0.88-1.*\n# comment\ncuda-cudart-devel-13-0-0:13.0.96-1.*\n"
     assert toolkit.parse_locks(locks) == ("cuda-nvcc-13-0", "cuda-cudart-devel-13-0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from conftest import SCENARIO, run
 
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so"
@@ -23,15 +22,9 @@ def test_no_upgrade_moves_it(host):
     }
 
 
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"cuda_toolkit_version": "12.8"}, "the engine is built for CUDA 13.0"),
-        ({"vllm_runtime": "container"}, "an image brings its own CUDA"),
-    ],
-)
-def test_a_toolkit_that_does_not_fit_the_engine_is_refused(refused, variables, words):
-    assert words in refused({"toolkit": True, **variables})
+def test_a_toolkit_that_does_not_fit_the_engine_is_refused(refused):
+    said = refused({"toolkit": True, "cuda_toolkit_version": "12.8"})
+    assert "cuda_toolkit_version is 12.8, and the engine is built for CUDA 13.0" in said
 
 
 def test_a_toolkit_that_the_driver_is_too_old_for_is_refused(host, refused):
