@@ -55,7 +55,6 @@ options:
         description: Text of the public key.
         type: str
         required: true
-        no_log: false
       fingerprint:
         description: The key's fingerprint, 40 hexadecimal digits.
         type: str

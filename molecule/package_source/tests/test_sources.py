@@ -84,7 +84,7 @@ def test_what_is_no_longer_declared_goes_away_and_nothing_else_does(host, conver
 
 
 def test_another_package_manager_is_waited_for(host, converged, sources, source):
-    lock = "import fcntl,time; f=open('/var/lib/apt/lists/lock','w'); fcntl.lockf(f,fcntl.LOCK_EX); time.sleep(9)"
+    lock = "import fcntl,time; f=open('/var/lib/apt/lists/lock','w'); fcntl.lockf(f,fcntl.LOCK_EX); time.sleep(6)"
     host.check_output(f'sudo systemd-run --unit=locker --collect python3 -c "{lock}"')
     assert sources(source(), package_source_cache_valid_time=0).changed == 0
     assert not host.service("locker").is_running
