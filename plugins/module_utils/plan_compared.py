@@ -63,9 +63,9 @@ class _Kind:
     ok: Callable[[float, float], bool]
 
 
-def _planned_weights(plan: Mapping[str, Any]) -> float:
+def _planned_weights(plan: Mapping[str, Any]) -> int:
     """As the engine counts them: with what it puts beside them while it loads."""
-    return float(plan["weight_bytes_per_gpu"] + plan["memory_per_gpu"]["beside_weights"])
+    return int(plan["weight_bytes_per_gpu"] + plan["memory_per_gpu"]["beside_weights"])
 
 
 def _enough(planned: float, found: float) -> bool:
@@ -80,7 +80,7 @@ _KINDS = (
     _Kind(
         "room",
         "kv_cache_tokens",
-        lambda plan: float(plan["kv_cache_tokens"]),
+        lambda plan: int(plan["kv_cache_tokens"]),
         lambda planned, found: f"The KV cache holds {found:,.0f} tokens and the plan says {planned:,.0f}",
         "The engine does not say how many tokens its KV cache holds",
         _METRICS,
@@ -125,7 +125,7 @@ def compare(plan: Mapping[str, Any], departures: Sequence[str], said: Reported) 
     for kind in _KINDS:
         try:
             planned = kind.planned(plan)
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             continue
         if planned > 0:
             figures.append(
