@@ -101,11 +101,9 @@ def warnings(question: Question, option: Option) -> List[str]:
         said.append(
             "There is no NVLink between these GPUs; the expected speed counts PCIe, which differs between servers."
         )
-    if not plan_memory.is_calibrated(arch):
-        said.append(
-            "The memory that experts and latent attention use beside their weights is not calibrated: the one start"
-            " that was measured (4 layers of R1's shape, one H100) left 23 % less room than planned; keep a margin."
-        )
+    why = plan_memory.uncalibrated(arch, where, question.gpus.product, option.kv_dtype)
+    if why:
+        said.append(f"The memory beside the weights is not held to a measured start: {why}; keep a margin.")
     if arch.indexer is not None and where.tensor > 1:
         said.append("Sparse attention pads its heads under tensor parallelism; data parallelism with EP is faster.")
     return said

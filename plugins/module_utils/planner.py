@@ -178,7 +178,7 @@ def _answer(question: Question, decision: _Decision, hosts: int) -> Plan:
         model=question.model,
         gpus=question.gpus.label,
         simulated=question.gpus.simulated,
-        calibrated=plan_memory.is_calibrated(question.arch),
+        calibrated=not plan_memory.uncalibrated(asked.arch, where, asked.gpus.product, option.kv_dtype),
         fits=fits,
         shortfall_bytes=option.shortfall,
         objective=question.objective,
