@@ -162,11 +162,15 @@ import json
 import os
 import pwd
 import stat
-import subprocess
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bedplate.llm.plugins.module_utils import plan_compared, plan_record, plan_reported
+from ansible_collections.bedplate.llm.plugins.module_utils import (
+    plan_compared,
+    plan_record,
+    plan_reported,
+    vllm_journal,
+)
 from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_client import Api
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_health import (
@@ -269,23 +273,6 @@ def observe_flags(engine):
         return {"installed_flags": json.load(handle)["flags"]}
 
 
-def journal_of(invocation):
-    """What the unit wrote since its start, line by line: a long service wrote more than anybody should hold."""
-    # The field is journald's own and not the writer's to set; lines of an earlier start have another one.
-    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"_SYSTEMD_INVOCATION_ID={invocation}"]
-    environment = {**os.environ, **C_LOCALE}
-    try:
-        reader = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    except OSError:
-        return  # As with a journal that has lost it: nothing was said.
-    with reader:
-        try:
-            for line in reader.stdout:
-                yield line.decode("utf-8", "replace")
-        finally:
-            reader.kill()
-
-
 def earlier_record(path, release):
     try:
         with open(path, encoding="utf-8") as handle:
@@ -304,7 +291,7 @@ def compare(given, seen, invocation):
     except OSError:
         metrics = ""  # Each check says then that the engine does not tell.
     earlier = earlier_record(given["record"], given["release"]) if given["record"] else {}
-    said = plan_reported.reported(metrics, journal_of(invocation) if invocation else (), invocation, earlier)
+    said = plan_reported.reported(metrics, vllm_journal.since_start(invocation), invocation, earlier)
     figures = plan_compared.compare(given["plan"], given["plan_departures"], said)
     found = plan_compared.checks(figures, said)
     if not metrics or seen.running_release != given["release"]:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.bedplate.llm.plugins.module_utils import plan_record
+from ansible_collections.bedplate.llm.plugins.module_utils import (
+    gpu_sets,
+    plan_question,
+    plan_record,
+    planner,
+    vllm_journal,
+)
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_compared import checks, compare
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_reported import (
     Reported,
@@ -94,6 +106,39 @@ def test_the_journal_is_read_to_the_start_of_service_and_no_further():
     assert weight_bytes(journal()) == int(14.32 * GIB)
 
 
+@pytest.fixture
+def journalctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a program of that name first."""
+
+    def put(script: str) -> None:
+        program = tmp_path / "journalctl"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return put
+
+
+def test_only_what_this_start_wrote_is_asked_for(journalctl):
+    journalctl('echo "$@"')
+    (asked,) = vllm_journal.since_start("a1b2")
+    assert asked.split() == ["--quiet", "--no-pager", "--output=cat", "_SYSTEMD_INVOCATION_ID=a1b2"]
+    assert list(vllm_journal.since_start("")) == []
+
+
+def test_a_journal_without_end_is_left_where_the_service_begins(journalctl):
+    script = "\n".join(f"echo '{line}'" for line in JOURNAL)
+    journalctl(f"{script}\nexec sleep 60")
+    began = time.monotonic()
+    assert weight_bytes(vllm_journal.since_start("a1")) == int(14.32 * GIB)
+    assert time.monotonic() - began < 30
+
+
+def test_a_host_without_a_journal_says_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert list(vllm_journal.since_start("a1")) == []
+
+
 # --- against the plan -----------------------------------------------------------------------------------------------
 
 
@@ -159,6 +204,32 @@ def test_weights_of_a_pipeline_are_shown_and_not_judged():
 def test_a_plan_without_a_figure_asks_nothing_of_it():
     assert judged({"model": "m", "gpus": "1xH100", "fits": True, "flags": {}}, SAID) == {}
     assert judged({}, SAID) == {}
+
+
+ROWS = [
+    row
+    for row in json.loads((Path(__file__).parents[1] / "bench/planner/measured.json").read_text())["rows"]
+    if "kv_tokens" in row and "config" not in row and row["engine"] == "0.32.0" and "max_num_seqs" not in row
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
+def test_the_engines_that_were_measured_keep_the_plans_that_are_made_for_them(row):
+    asked = replace(
+        plan_question.question(row["model"], gpu_sets.parse(row["gpus"])),
+        max_model_len=row["max_model_len"],
+        utilization=row["gpu_memory_utilization"],
+        precision=row["precision"],
+        kv_dtype=row["kv_dtype"],
+        tensor=row.get("tensor_parallel_size", 1),
+        pipeline=1,
+        data=1,
+    )
+    made = planner.plan(asked).as_dict()
+    said = Reported(row["kv_tokens"], row["kv_tokens"] / row["max_model_len"], int(row["weights_gib"] * GIB))
+    found = judged(made, said)
+    assert made["calibrated"] and len(found) == 3
+    assert [sentence for ok, sentence in found.values() if not ok] == []
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------
