@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from typing import Optional, Tuple
 
+from ansible_collections.bedplate.llm.plugins.module_utils import model_compressed
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import Product
-from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture
+from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture, Compressed
 from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import Parallelism
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import GIB, Budget
 
@@ -54,13 +55,18 @@ COMMUNICATION_BYTES = GIB
 _MLA_WORKSPACE_TOKENS = 64 * 1024
 
 # Bytes of the indexer's keys for a token (128 fp8, one 32-bit scale), and how many requests its workspace holds
-# (vllm/v1/attention/backends/mla/indexer.py).
+# (vllm/v1/attention/backends/mla/indexer.py); fewer of long contexts (vllm/config/vllm.py).
 _INDEXER_TOKEN_BYTES = 132
-_INDEXER_REQUESTS = 40
+_INDEXER_REQUESTS, _INDEXER_LONG_REQUESTS = 40, 16
+_INDEXER_LONG = 256 * 1024
+# Requests whose rows DeepSeek V4 unpacks at a time (PREFILL_CHUNK_SIZE).
+_PREFILL_REQUESTS = 4
 
 
 def uncalibrated(arch: Architecture, parallelism: Parallelism, product: Product, kv_dtype: str) -> str:
     """Why no measured start stands behind the plan's memory, as the rest of a sentence; empty where one does."""
+    if arch.compressed is not None:
+        return "DeepSeek V4's compressed attention was never measured"
     if arch.moe is None and arch.mla is None:
         return ""
     if product.architecture != "hopper":
@@ -121,10 +127,33 @@ def activation_bytes(
         unpacked = rows * heads * (arch.mla.qk_nope_head_dim + arch.mla.v_head_dim) * 2
         step = tokens * (heads * (arch.mla.qk_head_dim + arch.mla.v_head_dim) + hidden) * 2
         moment = max(moment, unpacked + step)
+    if arch.compressed is not None:
+        moment = max(moment, tokens * _compressed_step(arch, arch.compressed, tensor))
     kept = min(max_num_seqs, tokens) * arch.vocab_size * LOGIT_BYTES + _expert_workspace(arch, parallelism, tokens)
     if arch.indexer is not None:
         kept += max_model_len * _INDEXER_REQUESTS * _INDEXER_TOKEN_BYTES
+    if arch.compressed is not None:
+        kept += _compressed_workspace(arch.compressed, tokens, max_model_len)
     return int(moment + kept)
+
+
+def _compressed_step(arch: Architecture, parts: Compressed, tensor: int) -> int:
+    """Bytes of a token of a step of DeepSeek V4, by its source: queries and outputs of the padded heads, the outputs
+    once more in fp8, the residual streams before, after and mixed, and four activations.  Never measured."""
+    heads = model_compressed.padded_heads(arch.heads // tensor) * parts.head_dim
+    return int(heads * (2 + 2 + 1) + 3 * parts.streams * arch.hidden_size * 2 + 4 * arch.hidden_size * 2)
+
+
+def _compressed_workspace(parts: Compressed, tokens: int, max_model_len: int) -> int:
+    """What the engine keeps for prefills of DeepSeek V4 (nvidia/flashmla.py, forward_mqa; mla/indexer.py): rows of four
+    requests unpacked to 16 bits, or the keys of the indexer's requests, and the numbers of the rows that are picked."""
+    ratio = min((ratio for ratio in parts.ratios if ratio > 1), default=0)
+    far = -(-max_model_len // ratio) if ratio else 0
+    gathered = _PREFILL_REQUESTS * (far + parts.window + tokens) * parts.head_dim * 2
+    requests = _INDEXER_REQUESTS if max_model_len <= _INDEXER_LONG else _INDEXER_LONG_REQUESTS
+    keys = far * requests * _INDEXER_TOKEN_BYTES if 4 in parts.ratios else 0
+    picked = 2 * tokens * (parts.index_topk + parts.window) * 4
+    return int(max(gathered, keys) + picked)
 
 
 def _expert_workspace(arch: Architecture, parallelism: Parallelism, tokens: int) -> int:
@@ -148,6 +177,9 @@ def graph_bytes(arch: Architecture, parallelism: Parallelism, max_num_seqs: int)
     heads = arch.heads // parallelism.tensor
     if arch.mla is not None:
         outputs = heads * arch.mla.kv_lora_rank * GRAPH_BYTES_PER_LATENT_OUTPUT
+    elif arch.compressed is not None:
+        # As latent attention's, which it resembles; its graphs leave the attention itself out, so that it may be less.
+        outputs = heads * arch.compressed.head_dim * GRAPH_BYTES_PER_LATENT_OUTPUT
     else:
         outputs = heads * arch.head_dim * GRAPH_BYTES_PER_OUTPUT
     return int((layers * GRAPH_BYTES_PER_LAYER + outputs) * share)
