@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Callable, Iterable, List, Optional, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils.checks import Check
-from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import NVIDIA_SMI, NVML, Gpu, GpuFacts
+from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import NVIDIA_SMI, NVML, Driver, Gpu, GpuFacts
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import find
 
 # A GPU that does more than this is not idle, and its link has no reason to be slow.
@@ -81,8 +81,6 @@ def _driver(facts: GpuFacts) -> List[Check]:
     driver = facts.driver
     answered = facts.source.answered in (NVML, NVIDIA_SMI)
     reasons = " ".join(facts.source.unavailable.values())
-    module, library = driver.module_version, driver.library_version
-    mismatch = bool(module and library and module != library) or "different versions" in (driver.error or "")
     found = [
         _check(
             "driver",
@@ -92,15 +90,7 @@ def _driver(facts: GpuFacts) -> List[Check]:
             "Install NVIDIA's driver for the running kernel and load it (modprobe nvidia); dmesg says why if it does"
             f" not load.{_SIGNED if facts.host.secure_boot else ''}",
         ),
-        _check(
-            "driver-library",
-            not mismatch,
-            f"Kernel module and library are of one version{f' ({module})' if module else ''}.",
-            f"The kernel module is {module or 'of another version'} and the library {library or 'not of that version'}:"
-            " the one was updated without the other.",
-            "Reboot, or unload and load the module (modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia;"
-            " modprobe nvidia), and hold the driver's packages so that nothing updates them unseen.",
-        ),
+        driver_library(driver),
         _check(
             "nouveau",
             not facts.host.nouveau_loaded,
@@ -134,6 +124,21 @@ def _driver(facts: GpuFacts) -> List[Check]:
             )
         )
     return found
+
+
+def driver_library(driver: Driver) -> Check:
+    """Also gpu_stack's, in the same words."""
+    module, library = driver.module_version, driver.library_version
+    mismatch = bool(module and library and module != library) or "different versions" in (driver.error or "")
+    return _check(
+        "driver-library",
+        not mismatch,
+        f"Kernel module and library are of one version{f' ({module})' if module else ''}.",
+        f"The kernel module is {module or 'of another version'} and the library {library or 'not of that version'}:"
+        " the one was updated without the other.",
+        "Reboot, or unload and load the module (modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia;"
+        " modprobe nvidia), and hold the driver's packages so that nothing updates them unseen.",
+    )
 
 
 def _open_module(gpu: Gpu) -> str:

@@ -67,12 +67,12 @@ def read_module(root: Path) -> Driver:
     return Driver(module_version=version, module_open=openness)
 
 
-def library_version(root: Path) -> Optional[str]:
-    """The installed library's version by its file's name, for when nobody can ask it."""
+def library_version(root: Path, name: str = "libnvidia-ml.so.1") -> Optional[str]:
+    """The installed library's version by the name of the file that it leads to, for when nobody can ask it."""
     for folder in _LIBRARY_FOLDERS:
-        link = root / folder / "libnvidia-ml.so.1"
+        link = root / folder / name
         if link.exists():
-            match = re.search(r"libnvidia-ml\.so\.(\d+\.\d+(?:\.\d+)*)$", str(link.resolve()))
+            match = re.search(r"\.so\.(\d+\.\d+(?:\.\d+)*)$", str(link.resolve()))
             if match:
                 return match[1]
     return None

@@ -4,8 +4,8 @@
 """What a model's config.json says about its size: layers, heads, experts, windows, quantisation.
 
 The field names are those of Hugging Face's config.json; what vLLM 0.32 makes of each was read in
-vllm/model_executor/models/{llama,mistral,qwen2,qwen3,qwen3_moe,gemma3,deepseek_v2}.py.  An architecture that is not
-listed here is refused: its tensors would have to be guessed.
+vllm/model_executor/models/{llama,mistral,qwen2,qwen3,qwen3_moe,gemma3,deepseek_v2}.py and vllm/models/deepseek_v4.
+An architecture that is not listed here is refused: its tensors would have to be guessed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from ansible_collections.bedplate.llm.plugins.module_utils import model_quantization
+from ansible_collections.bedplate.llm.plugins.module_utils import model_compressed, model_quantization
+from ansible_collections.bedplate.llm.plugins.module_utils.model_compressed import Compressed
 from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization import ModelError, Quantization
 
-__all__ = ["Architecture", "Indexer", "Mla", "ModelError", "Moe", "Quantization", "parse"]
+__all__ = ["Architecture", "Compressed", "Indexer", "Mla", "ModelError", "Moe", "Quantization", "parse"]
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -45,7 +46,8 @@ class Mla:
 class Moe:
     """Mixture of experts.  intermediate_size is that of one expert; a shared expert of DeepSeek has the same.
 
-    correction_bias: the router has a 32-bit bias for each expert (topk_method noaux_tc).
+    correction_bias: the router has a 32-bit bias for each expert (topk_method noaux_tc), but for layers where a table
+    chooses (DeepSeek V4).
     """
 
     routed_experts: int
@@ -75,6 +77,7 @@ class Architecture:
     intermediate_size is that of dense layers.  v_head_dim is None where values are as wide as keys.
     mtp_layers: layers for multi-token prediction that the checkpoint carries after the main ones.
     ends_on_all_stages: the engine's class has embedding, last norm and head on every pipeline stage.
+    compressed: DeepSeek V4's attention and residual streams; mla, indexer and windows are empty then.
     """
 
     name: str
@@ -101,6 +104,12 @@ class Architecture:
     mlp_bias: bool = False
     norms_per_layer: int = 2
     ends_on_all_stages: bool = False
+    compressed: Optional[Compressed] = None
+
+    @property
+    def one_cache(self) -> bool:
+        """Whether all heads share one cache, which every tensor rank then keeps whole."""
+        return self.mla is not None or self.compressed is not None
 
     def is_sparse(self, layer: int) -> bool:
         """Whether a layer's MLP is a mixture of experts; layers for multi-token prediction are as deep layers are."""
@@ -162,6 +171,12 @@ class _Family:
     latent: bool = False
     llama_biases: bool = False
     ends_on_all_stages: bool = False
+    compressed: bool = False
+
+    @property
+    def deepseek(self) -> bool:
+        """Fields of the mixture and of multi-token prediction by DeepSeek's names; a head of its own."""
+        return self.latent or self.compressed
 
 
 # tied: transformers' default where config.json is silent; windows: from layer_types or the field that is named.
@@ -175,6 +190,7 @@ KNOWN: Dict[str, _Family] = {
     "DeepseekV2ForCausalLM": _Family(latent=True, moe="n_routed_experts"),
     "DeepseekV3ForCausalLM": _Family(latent=True, moe="n_routed_experts"),
     "DeepseekV32ForCausalLM": _Family(latent=True, moe="n_routed_experts"),
+    "DeepseekV4ForCausalLM": _Family(compressed=True, moe="n_routed_experts"),
 }
 
 
@@ -220,7 +236,7 @@ def _moe(read: _Reader, family: _Family) -> Optional[Moe]:
     moe = Moe(
         routed_experts=read.number(family.moe),
         experts_per_token=read.number("num_experts_per_tok"),
-        shared_experts=read.number("n_shared_experts", 0, 0) if family.latent else 0,
+        shared_experts=read.number("n_shared_experts", 0, 0) if family.deepseek else 0,
         intermediate_size=read.number("moe_intermediate_size"),
         first_dense_layers=read.number("first_k_dense_replace", 0, 0) if family.latent else 0,
         layer_frequency=read.number("moe_layer_freq", 1) if family.latent else 1,
@@ -232,7 +248,7 @@ def _moe(read: _Reader, family: _Family) -> Optional[Moe]:
         raise ModelError(
             f"{read.where}: num_experts_per_tok is {moe.experts_per_token}, more than the {moe.routed_experts} experts."
         )
-    if not family.latent and (read.config.get("mlp_only_layers") or read.number("decoder_sparse_step", 1) != 1):
+    if not family.deepseek and (read.config.get("mlp_only_layers") or read.number("decoder_sparse_step", 1) != 1):
         raise ModelError(f"{read.where}: mlp_only_layers and decoder_sparse_step other than 1 are not planned.")
     return moe
 
@@ -247,8 +263,8 @@ def _mla(read: _Reader) -> Mla:
     )
 
 
-def _indexer(read: _Reader, mla: Optional[Mla]) -> Optional[Indexer]:
-    if not read.given("index_topk"):
+def _indexer(read: _Reader, family: _Family, mla: Optional[Mla]) -> Optional[Indexer]:
+    if family.compressed or not read.given("index_topk"):
         return None
     if mla is None or mla.q_lora_rank is None or read.config.get("index_topk_freq", 1) != 1:
         raise ModelError(f"{read.where}: index_topk is set with a q_lora_rank or index_topk_freq that is not planned.")
@@ -269,6 +285,7 @@ def parse(config: Mapping[str, Any], where: str) -> Architecture:
     layers, hidden, heads = (read.number(n) for n in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
     kv_heads = read.number("num_key_value_heads", heads)
     mla = _mla(read) if family.latent else None
+    compressed = model_compressed.parse(read, layers) if family.compressed else None
     if heads % kv_heads:
         raise ModelError(f"{where}: num_attention_heads is {heads}, no multiple of num_key_value_heads {kv_heads}.")
     # Qwen2's class in the engine takes hidden/heads whatever head_dim says.
@@ -276,6 +293,11 @@ def parse(config: Mapping[str, Any], where: str) -> Architecture:
     if mla is None and not stated and hidden % heads:
         raise ModelError(f"{where}: hidden_size {hidden} is no multiple of {heads} heads and head_dim is missing.")
     moe = _moe(read, family)
+    if family.compressed and moe is None:
+        raise ModelError(f"{where}: n_routed_experts is missing; take the model's own config.json.")
+    quantization = model_quantization.parse(config, where)
+    if family.compressed:
+        quantization = model_quantization.deepseek_v4(quantization, config, where)
     qkv_bias = read.switch("attention_bias", False) if not (family.qkv_bias or mla) else family.qkv_bias
     return Architecture(
         name=names[0],
@@ -290,18 +312,19 @@ def parse(config: Mapping[str, Any], where: str) -> Architecture:
         vocab_size=read.number("vocab_size"),
         max_positions=read.number("max_position_embeddings"),
         # The engine's DeepSeek classes have a head of their own whatever is said.
-        tied_embeddings=read.switch("tie_word_embeddings", family.tied) and not mla,
+        tied_embeddings=read.switch("tie_word_embeddings", family.tied) and not family.deepseek,
         dtype=read.dtype(),
         qkv_bias=qkv_bias,
         qk_norm=family.qk_norm,
         mla=mla,
         moe=moe,
         windows=_windows(read, family, layers),
-        indexer=_indexer(read, mla),
-        mtp_layers=read.number("num_nextn_predict_layers", 0, 0) if family.latent else 0,
-        quantization=model_quantization.parse(config, where),
+        indexer=_indexer(read, family, mla),
+        mtp_layers=read.number("num_nextn_predict_layers", 0, 0) if family.deepseek else 0,
+        quantization=quantization,
         o_bias=family.llama_biases and qkv_bias,
         mlp_bias=family.llama_biases and read.switch("mlp_bias", False),
         norms_per_layer=family.norms,
         ends_on_all_stages=family.ends_on_all_stages,
+        compressed=compressed,
     )

@@ -6,7 +6,7 @@
 One JSON file a model, in the folder catalogue beside this file and in a folder of the user's own, whose names win:
     schema: 1; name; aliases; model: where it is published; config: the fields of its config.json that count;
     source: where the figures come from; config_sha256: of that config.json, or empty;
-    engine_minimum: the first vLLM that serves it, reasoning_parser, tool_parser, sampling: see Entry;
+    engine_minimum: the first vLLM that serves it, reasoning_parser, tool_parser, templates, sampling: see Entry;
     recipes: [{precision, model, flags, note}], quantised variants
 The files are read on the operator's machine: by the command and by plugins of the controller.  A module that Ansible
 copies to a host is copied without them.
@@ -25,10 +25,13 @@ from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture im
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_terms import PRECISIONS
 
 SCHEMA = 1
+# Of the model's own files; made by the engine, which has an encoder for the architecture.
+TEMPLATES = ("files", "engine")
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "catalogue")
 FIELDS: Dict[str, type] = {
     "name": str, "aliases": list, "model": str, "config": dict, "source": str, "config_sha256": str,
-    "engine_minimum": str, "reasoning_parser": str, "tool_parser": str, "sampling": dict, "recipes": list,
+    "engine_minimum": str, "reasoning_parser": str, "tool_parser": str, "templates": dict, "sampling": dict,
+    "recipes": list,
 }  # fmt: skip
 
 
@@ -46,7 +49,9 @@ class Recipe:
 @dataclass(frozen=True)
 class Entry:
     """One model.  sampling: what its makers recommend, by the names of vLLM's interface, empty where they say nothing;
-    engine_minimum: the first vLLM release that serves it, with the parsers named here."""
+    engine_minimum: the first vLLM release that serves it, with the parsers named here.
+    templates: where the prompt's form comes from, for chat and for tools: of TEMPLATES, or a file of vLLM's repository
+    for --chat-template; empty without a tool_parser."""
 
     name: str
     aliases: Tuple[str, ...]
@@ -58,6 +63,7 @@ class Entry:
     engine_minimum: str
     reasoning_parser: str
     tool_parser: str
+    templates: Mapping[str, str]
     sampling: Mapping[str, Any]
     recipes: Tuple[Recipe, ...]
 
@@ -69,6 +75,18 @@ def _recipe(value: Any, where: str) -> Recipe:
         found = value["precision"]
         raise ModelError(f"{where}: a recipe's precision is {found!r}; expected one of {', '.join(PRECISIONS)}.")
     return Recipe(value["precision"], value["model"], value["flags"], value["note"])
+
+
+def _templates(value: Mapping[str, Any], where: str) -> Mapping[str, str]:
+    for name, known in (("chat", TEMPLATES), ("tools", ("", *TEMPLATES))):
+        found = value.get(name)
+        if found not in known and not (isinstance(found, str) and found.endswith(".jinja")):
+            raise ModelError(
+                f"{where}: the template for {name} is {found!r}; expected files, engine or the name of a .jinja file."
+            )
+    if set(value) != {"chat", "tools"}:
+        raise ModelError(f"{where}: templates has {', '.join(map(str, value))}; expected chat and tools.")
+    return value
 
 
 def parse(text: str, where: str) -> Entry:
@@ -97,6 +115,7 @@ def parse(text: str, where: str) -> Entry:
         engine_minimum=value["engine_minimum"],
         reasoning_parser=value["reasoning_parser"],
         tool_parser=value["tool_parser"],
+        templates=_templates(value["templates"], where),
         sampling=value["sampling"],
         recipes=tuple(_recipe(recipe, where) for recipe in value["recipes"]),
     )

@@ -17,8 +17,8 @@ from ansible_collections.bedplate.llm.plugins.module_utils.safetensors import Sa
 
 # What quantised checkpoints have beside or in place of a weight, and rotary tables that old ones carry.
 BESIDE = (".weight_scale_inv", ".weight_scale", ".weight_scale_2", ".input_scale", ".qweight", ".qzeros", ".scales",
-          ".g_idx", ".weight_packed", ".weight_shape", ".weight_zero_point", ".weight_g_idx", ".weight_global_scale",
-          ".input_global_scale", ".k_scale", ".v_scale", ".rotary_emb.inv_freq")  # fmt: skip
+          ".scale", ".g_idx", ".weight_packed", ".weight_shape", ".weight_zero_point", ".weight_g_idx",
+          ".weight_global_scale", ".input_global_scale", ".k_scale", ".v_scale", ".rotary_emb.inv_freq")  # fmt: skip
 PACKED_WEIGHT = (".qweight", ".weight_packed")
 
 
@@ -70,25 +70,30 @@ def stored(folder: str) -> List[StoredTensor]:
 def differences(arch: Architecture, files: List[StoredTensor]) -> List[str]:
     """How the files differ from what the architecture says, in sentences; empty when the plan is about these files."""
     wanted = {spec.name: spec.shape for spec in tensors(arch, mtp=True)}
-    optional = {name for name in wanted if _layer_number(name) >= arch.layers}
+    optional = {name for name in wanted if _layer_number(name) >= arch.layers or _drafts(arch, name)}
     if arch.tied_embeddings:
         wanted["lm_head.weight"] = (arch.vocab_size, arch.hidden_size)
         optional.add("lm_head.weight")
     present = {tensor.name: tensor for tensor in files}
     packed = {name[: -len(end)] + ".weight" for name in present for end in PACKED_WEIGHT if name.endswith(end)}
     missing = [name for name in wanted if name not in present and name not in packed and name not in optional]
-    strange = [name for name in present if name not in wanted and not name.endswith(BESIDE)]
+    strange = [name for name in present if name not in wanted and not name.endswith(BESIDE) and not _drafts(arch, name)]
     # Packed 4-bit weights of fp4 keep the name and have half the inputs.
     shapes = [
         name
         for name, tensor in present.items()
-        if name in wanted and tensor.shape != wanted[name] and tensor.dtype not in ("U8", "I32")
+        if name in wanted and tensor.shape != wanted[name] and tensor.dtype not in ("U8", "I8", "I32")
     ]
     found = []
     for names, what in ((missing, "are missing"), (strange, "are not known"), (shapes, "have another shape")):
         if names:
             found.append(f"{len(names)} tensors {what} for {arch.name} with this config.json, first {names[0]}.")
     return found
+
+
+def _drafts(arch: Architecture, name: str) -> bool:
+    """Whether it is of DeepSeek V4's module for speculative decoding, of which there are two kinds; none is loaded."""
+    return arch.compressed is not None and name.startswith("mtp.")
 
 
 def _layer_number(name: str) -> int:

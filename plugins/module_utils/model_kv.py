@@ -10,8 +10,10 @@ layers of two kinds share one pool of blocks) and get_kv_cache_spec of the atten
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from functools import lru_cache
+from typing import Dict, Iterator, List, Optional, Tuple
 
+from ansible_collections.bedplate.llm.plugins.module_utils import model_kv_compressed
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture, ModelError
 from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization import BYTES
 from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import pipeline_layers
@@ -29,6 +31,10 @@ def stored_dtype(arch: Architecture, kv_dtype: str) -> str:
     """The layout the engine really uses: sparse attention has no plain fp8 cache and takes the packed rows."""
     if kv_dtype not in KV_DTYPES:
         raise ModelError(f"the cache's type is {kv_dtype!r}; expected one of {', '.join(KV_DTYPES)}.")
+    if arch.compressed is not None:
+        if kv_dtype != "auto" and not kv_dtype.startswith("fp8"):
+            raise ModelError(f"the cache's type is {kv_dtype}; that of {arch.name} has fp8 rows only.")
+        return "fp8_ds_mla"
     if kv_dtype in PACKED and (arch.mla is None or arch.mla.latent != 576):
         raise ModelError(
             f"the cache's type {kv_dtype} is that of DeepSeek's latent attention, which {arch.name} lacks."
@@ -64,7 +70,12 @@ def kv_bytes_per_token_per_gpu(
     """Bytes that one token of context takes on the fullest pipeline stage, all layers counted as full attention.
 
     decode_context: ranks over which a request's tokens are spread, so that each keeps its part (rounded up).
+    Compressed attention: what a request grows by; its windows and unfinished sums do not grow.
     """
+    if arch.compressed is not None:
+        stored_dtype(arch, kv_dtype)
+        cache = pool(arch, kv_dtype, tensor, pipeline, block_size=model_kv_compressed.BLOCK, mtp=mtp)
+        return -(-cache.block_bytes // cache.block_tokens)
     layers = max(_stage_layers(arch, pipeline, mtp))
     return -(-layers * kv_bytes_per_token_per_layer(arch, kv_dtype, tensor) // decode_context)
 
@@ -89,13 +100,23 @@ class Pool:
     """The cache of one rank: blocks that any group of layers may take.
 
     block_bytes: of one block, on the fullest stage; block_tokens: that a block of one rank holds; ranks: over which
-    tokens are spread (decode_context); windows: of each group of layers, None for full attention.
+    tokens are spread (decode_context); windows: of each group of layers, None for full attention; window_tokens: that a
+    block of each group holds, where groups differ.
     """
 
     block_bytes: int
     block_tokens: int
     ranks: int
     windows: Tuple[Optional[int], ...]
+    window_tokens: Tuple[int, ...] = ()
+
+    @property
+    def slides(self) -> bool:
+        """Whether a request holds more than its tokens take: some layers keep a window."""
+        return any(window is not None for window in self.windows)
+
+    def _groups(self) -> Iterator[Tuple[Optional[int], int]]:
+        return zip(self.windows, self.window_tokens or (self.block_tokens,) * len(self.windows))
 
     def request_blocks(self, tokens: int, in_flight: int = 0) -> int:
         """Blocks that a request of so many tokens holds at most; in_flight: tokens of a step not yet settled.
@@ -104,12 +125,20 @@ class Pool:
         need not begin at a block's edge (SlidingWindowSpec.max_admission_blocks_per_request).
         """
         blocks = 0
-        for window in self.windows:
+        for window, size in self._groups():
             if window is None:
-                blocks += -(-tokens // (self.block_tokens * self.ranks))
+                blocks += -(-tokens // (size * self.ranks))
             else:
-                blocks += -(-min(window - 1 + max(in_flight, 1), tokens) // self.block_tokens) + 1
+                blocks += -(-min(window - 1 + max(in_flight, 1), tokens) // size) + 1
         return blocks
+
+    def requests(self, memory: int, tokens: int, in_flight: int) -> int:
+        """Requests of so many tokens that are worked on at the same time.
+
+        The tokens of steps that are not settled take blocks of windows besides, once for all requests together.
+        """
+        passing = sum(-(-in_flight // size) for window, size in self._groups() if window is not None)
+        return max(0, self.blocks(memory) - passing) // self.request_blocks(tokens)
 
     def blocks(self, memory: int) -> int:
         """Blocks in so many bytes; the engine keeps one of them as the null block."""
@@ -130,6 +159,7 @@ def _layer_groups(arch: Architecture, mtp: bool) -> List[_LayerGroup]:
     return groups
 
 
+@lru_cache(maxsize=1024)
 def pool(
     arch: Architecture,
     kv_dtype: str,
@@ -140,10 +170,15 @@ def pool(
     mtp: bool = False,
 ) -> Pool:
     """How the engine divides the cache into blocks: one block has the widest group's layers of a stage."""
-    groups = _layer_groups(arch, mtp)
     stages = pipeline_layers(arch.layers, pipeline)
     last = stages[-1]
     stages[-1] = range(last.start, last.stop + (arch.mtp_layers if mtp else 0))
+    if arch.compressed is not None:
+        tables = model_kv_compressed.groups(arch, arch.compressed, mtp)
+        fullest = max(sum(page.bytes for page in table if page.layer in stage) for stage in stages for table in tables)
+        windows, sizes = tuple(table[0].window for table in tables), tuple(table[0].block_tokens for table in tables)
+        return Pool(fullest, model_kv_compressed.BLOCK, decode_context, windows, sizes)
+    groups = _layer_groups(arch, mtp)
     widest = max(len([layer for layer in group.layers if layer in stage]) for stage in stages for group in groups)
     page = kv_bytes_per_token_per_layer(arch, kv_dtype, tensor) * block_size
     return Pool(page * widest, block_size, decode_context, tuple(group.window for group in groups))

@@ -27,6 +27,8 @@ from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import 
 
 # 4-bit weights are packed eight to a 32-bit word.
 PACKED_IN_WORD = 8
+# Linear layers that the engine joins with those after them.
+_MERGED = ("gate_proj.weight", "q_proj.weight", "k_proj.weight", "q_a_proj.weight", ".wq_a.weight", ".wkv.weight")
 
 
 def divisors(arch: Architecture, most: int) -> List[int]:
@@ -37,6 +39,9 @@ def divisors(arch: Architecture, most: int) -> List[int]:
 def _attention_problems(arch: Architecture, tensor: int) -> Iterator[str]:
     if arch.heads % tensor:
         yield f"{arch.heads} attention heads cannot be divided over {tensor} GPUs."
+    elif arch.compressed is not None:
+        if arch.compressed.o_groups % tensor:
+            yield f"{arch.compressed.o_groups} groups of the output projection cannot be divided over {tensor} GPUs."
     # Latent attention has one head of keys, which every rank keeps.
     elif arch.mla is None:
         if tensor <= arch.kv_heads and arch.kv_heads % tensor:
@@ -51,7 +56,7 @@ def _context_problems(arch: Architecture, tensor: int, context: int) -> Iterator
         return
     if tensor % context:
         yield f"{tensor} tensor ranks cannot be divided by a decode context of {context}."
-    if any(window is not None for window in arch.windows):
+    if arch.compressed is not None or any(window is not None for window in arch.windows):
         yield f"sliding windows, which {arch.name} has, work with a decode context of 1 only."
     if arch.mla is None:
         copies = tensor // arch.kv_heads
@@ -82,15 +87,15 @@ def _linears(arch: Architecture) -> List[TensorSpec]:
     found: Dict[str, TensorSpec] = {}
     for group in tensor_groups(arch):
         # up is as gate is, and values are as keys are.
-        twin = group.spec.name.endswith(("up_proj.weight", "v_proj.weight"))
+        twin = group.spec.name.endswith(("up_proj.weight", "v_proj.weight", ".w3.weight"))
         if group.spec.kind == "linear" and not twin:
-            found.setdefault(group.spec.name.split(".", 3)[-1], group.spec)
+            found.setdefault(group.spec.within, group.spec)
     return list(found.values())
 
 
 def _short(spec: TensorSpec) -> str:
     """A layer's name as a sentence can carry it: mlp.down_proj."""
-    name: str = spec.name.split(".", 3)[-1].replace("experts.{}", "experts")
+    name: str = spec.within.replace("experts.{}", "experts")
     return name[: -len(".weight")]
 
 
@@ -133,7 +138,7 @@ def _layer_problems(arch: Architecture, precision: str, where: Parallelism) -> I
         stored = stored_as(quantization, spec, True)
         if problem is None and stored is not None:
             # Projections that the engine joins into one must be whole blocks also where nothing is cut.
-            merged = spec.name.endswith(("gate_proj.weight", "q_proj.weight", "k_proj.weight", "q_a_proj.weight"))
+            merged = spec.name.endswith(_MERGED)
             problem = _storage_problem(stored, spec, shape, merged)
         if problem:
             yield problem

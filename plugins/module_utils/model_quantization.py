@@ -4,7 +4,7 @@
 """How a checkpoint's linear layers are stored, as quantization_config in its config.json says, and what a weight costs.
 
 The shapes of the methods are those of vllm/model_executor/layers/quantization in vLLM 0.32: auto_awq.py, auto_gptq.py,
-fp8.py, modelopt.py, compressed_tensors and online/fp8.py.
+fp8.py, modelopt.py, compressed_tensors, mxfp4.py and online/fp8.py, and vllm/models/deepseek_v4/quant_config.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Quantization:
 
     bits: of a weight; group_size: weights to one scale, None for one scale per tensor or channel; block_shape: outputs
     and inputs to one scale of block-wise fp8; excluded: module names or patterns that are left as they are;
-    zero_points: whether 4-bit groups carry one (AWQ).
+    zero_points: whether 4-bit groups carry one (AWQ).  scale_bytes: of a scale, None for what the method has.
+    experts: how routed experts are stored where it is not as other layers are (DeepSeek V4: groups of 32 in fp4).
     """
 
     method: str
@@ -35,8 +36,12 @@ class Quantization:
     block_shape: Optional[Tuple[int, int]] = None
     excluded: Tuple[str, ...] = ()
     zero_points: bool = False
+    scale_bytes: Optional[int] = None
+    experts: Optional[Quantization] = None
 
 
+# Weights that share an 8-bit scale in the fp4 of the Open Compute Project.
+MXFP4_GROUP = 32
 # Width and height of the blocks that share a scale in DeepSeek's fp8.
 BLOCK = (128, 128)
 # Precisions that are not the checkpoint's own.  Scales of 4-bit groups are 16-bit, those of fp8 blocks 32-bit, those of
@@ -52,7 +57,7 @@ PRECISIONS = {
 
 def of_precision(precision: str, own: Optional[Quantization]) -> Optional[Quantization]:
     """The storage that a precision means; None for plain weights.  own: what the checkpoint itself has."""
-    if precision == "checkpoint":
+    if precision == "checkpoint" or (precision == "mxfp4" and own is not None and own.experts is not None):
         return own
     if precision == "bf16":
         return None
@@ -89,13 +94,29 @@ def linear_bytes(quantization: Optional[Quantization], outputs: int, inputs: int
         return outputs * inputs * BYTES[dtype]
     weight = _parts(outputs * inputs * quantization.bits, 8)
     if quantization.block_shape:
-        return weight + 4 * _parts(outputs, quantization.block_shape[0]) * _parts(inputs, quantization.block_shape[1])
+        blocks = _parts(outputs, quantization.block_shape[0]) * _parts(inputs, quantization.block_shape[1])
+        return weight + blocks * (quantization.scale_bytes or 4)
     if quantization.group_size:
         groups = outputs * _parts(inputs, quantization.group_size)
-        scale = 1 if quantization.method == "modelopt_fp4" else 2
+        scale = quantization.scale_bytes or (1 if quantization.method == "modelopt_fp4" else 2)
         zeros = _parts(groups * quantization.bits, 8) if quantization.zero_points else 0
         return weight + groups * scale + zeros
     return weight
+
+
+def deepseek_v4(own: Optional[Quantization], config: Mapping[str, Any], where: str) -> Quantization:
+    """DeepSeek V4's: fp8 blocks, and the routed experts as expert_dtype says (fp4 when it is missing).
+
+    With fp4 experts the scales of the blocks are 8-bit powers of two (quant_config.py: is_scale_e8m0).
+    """
+    section, experts = config.get("quantization_config") or {}, config.get("expert_dtype")
+    if own is None or own.method != "fp8" or own.block_shape is None or section.get("moe_quant_algo"):
+        raise ModelError(f"{where}: quantization_config is not the fp8 in blocks that DeepSeek V4 is planned with.")
+    if experts not in (None, "fp4", "fp8"):
+        raise ModelError(f"{where}: expert_dtype is {experts!r}; expected fp4 or fp8.")
+    if experts == "fp8":
+        return own
+    return replace(own, scale_bytes=1, experts=Quantization("mxfp4", 4, group_size=MXFP4_GROUP, scale_bytes=1))
 
 
 def _texts(value: Any) -> Tuple[str, ...]:

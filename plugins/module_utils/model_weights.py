@@ -5,16 +5,19 @@
 
 Names and shapes are those of Hugging Face's checkpoints.  What a rank holds was read in vLLM 0.32, in model_executor
 (layers/linear.py, vocab_parallel_embedding.py, fused_moe/config.py, attention/mla_attention.py; models/llama.py,
-qwen2.py, deepseek_v2.py, deepseek_mtp.py) and distributed/utils.py (get_pp_indices); tests/reference compares.
+qwen2.py, deepseek_v2.py, deepseek_mtp.py) and distributed/utils.py (get_pp_indices), for DeepSeek V4 in
+models/deepseek_v4/nvidia; tests/reference compares.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Iterator, List, Optional, Tuple
 
-from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture, Mla
+from ansible_collections.bedplate.llm.plugins.module_utils import model_compressed
+from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture, Compressed, Mla
 from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization import (
     BYTES,
     Quantization,
@@ -25,6 +28,11 @@ from ansible_collections.bedplate.llm.plugins.module_utils.model_quantization im
 
 # vLLM pads the vocabulary to it before it is cut (DEFAULT_VOCAB_PADDING_SIZE).
 VOCAB_PADDING = 64
+# Where a tensor stands that every pipeline stage has, whatever its layers are.
+EVERY_STAGE = -2
+# The linear layer of an MLP that brings the width back, by both names that it has.
+_DOWN = ("down_proj", "w2")
+_LAYER = re.compile(r"^(?:model\.)?layers\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,10 @@ class TensorSpec:
     """One tensor of the checkpoint, as it is without quantisation.
 
     kind: linear (may be quantised), plain (a matrix that never is), upcast (quantised in the file, 16-bit when loaded),
-    router, embedding, head, norm, bias, float32.  sharding: column, kv, row, vocab, experts, shared, replicated.
-    layer: -1 for what stands before the layers, the number of layers for what stands after them; layers of multi-token
-    prediction have the numbers from there on, as in the files.
+    router, embedding, head, norm, bias, float32, table (64-bit in the file, 32-bit when loaded).
+    sharding: column, kv, row, vocab, experts, shared, sinks, replicated.
+    layer: -1 for what stands before the layers, the number of layers for what stands after them, EVERY_STAGE; layers of
+    multi-token prediction have the numbers from there on, as in the files.
     """
 
     name: str
@@ -55,6 +64,11 @@ class TensorSpec:
     kind: str
     sharding: str
     layer: int
+
+    @property
+    def within(self) -> str:
+        """The name within its layer."""
+        return _LAYER.sub("", self.name)
 
 
 @dataclass(frozen=True)
@@ -117,17 +131,15 @@ def _latent_attention(arch: Architecture, mla: Mla, prefix: str, layer: int) -> 
 
 def _mlp(arch: Architecture, prefix: str, width: int, layer: int, shared: bool, count: int) -> Iterator[TensorGroup]:
     sharding = "experts" if "{}" in prefix else "shared" if shared else ""
-    for name, outputs, inputs in (
-        ("gate", width, arch.hidden_size),
-        ("up", width, arch.hidden_size),
-        ("down", arch.hidden_size, width),
-    ):
-        cut = "row" if name == "down" else "column"
-        spec = TensorSpec(f"{prefix}{name}_proj.weight", (outputs, inputs), "linear", sharding or cut, layer)
+    names = ("w1", "w3", "w2") if arch.compressed else ("gate_proj", "up_proj", "down_proj")
+    shapes = ((width, arch.hidden_size), (width, arch.hidden_size), (arch.hidden_size, width))
+    for name, shape in zip(names, shapes):
+        cut = "row" if name.endswith(_DOWN) else "column"
+        spec = TensorSpec(f"{prefix}{name}.weight", shape, "linear", sharding or cut, layer)
         yield TensorGroup(spec, count)
         if arch.mlp_bias and not sharding:
-            cut = "replicated" if name == "down" else "column"
-            yield TensorGroup(TensorSpec(f"{prefix}{name}_proj.bias", (outputs,), "bias", cut, layer))
+            cut = "replicated" if name.endswith(_DOWN) else "column"
+            yield TensorGroup(TensorSpec(f"{prefix}{name}.bias", shape[:1], "bias", cut, layer))
 
 
 def _layer(arch: Architecture, layer: int) -> Iterator[TensorGroup]:
@@ -151,6 +163,41 @@ def _layer(arch: Architecture, layer: int) -> Iterator[TensorGroup]:
         yield TensorGroup(TensorSpec(f"{prefix}{name}.weight", (arch.hidden_size,), "norm", "replicated", layer))
 
 
+def _compressed_layer(arch: Architecture, parts: Compressed, layer: int) -> Iterator[TensorGroup]:
+    """A layer of DeepSeek V4, or of its multi-token prediction."""
+    drafts = layer >= arch.layers
+    prefix = f"mtp.{layer - arch.layers}." if drafts else f"layers.{layer}."
+    hidden, moe = arch.hidden_size, arch.moe
+    single = [*model_compressed.attention(parts, hidden, arch.heads, layer), *model_compressed.streams(parts, hidden)]
+    single += [(f"{name}_norm.weight", (hidden,), "norm", "replicated") for name in ("attn", "ffn")]
+    if drafts:
+        single += [*model_compressed.prediction(hidden), *model_compressed.streams_end(parts, hidden)]
+    if moe is not None:
+        single.append(("ffn.gate.weight", (moe.routed_experts, hidden), "router", "replicated"))
+        if layer < parts.hash_layers:
+            single.append(("ffn.gate.tid2eid", (arch.vocab_size, moe.experts_per_token), "table", "replicated"))
+        elif moe.correction_bias:
+            single.append(("ffn.gate.bias", (moe.routed_experts,), "float32", "replicated"))
+        width = moe.shared_experts * moe.intermediate_size
+        yield from _mlp(arch, prefix + "ffn.experts.{}.", moe.intermediate_size, layer, False, moe.routed_experts)
+        if width:
+            yield from _mlp(arch, prefix + "ffn.shared_experts.", width, layer, True, 1)
+    for name, shape, kind, sharding in single:
+        yield TensorGroup(TensorSpec(prefix + name, shape, kind, sharding, layer))
+
+
+def _compressed(arch: Architecture, parts: Compressed, mtp: bool) -> Iterator[TensorGroup]:
+    """DeepSeek V4's tensors, by the names of its own files."""
+    table = (arch.vocab_size, arch.hidden_size)
+    yield TensorGroup(TensorSpec("embed.weight", table, "embedding", "vocab", -1))
+    for layer in range(arch.layers + (arch.mtp_layers if mtp else 0)):
+        yield from _compressed_layer(arch, parts, layer)
+    for name, shape, kind, sharding in model_compressed.streams_end(parts, arch.hidden_size):
+        yield TensorGroup(TensorSpec(name, shape, kind, sharding, EVERY_STAGE))
+    yield TensorGroup(TensorSpec("norm.weight", (arch.hidden_size,), "norm", "replicated", arch.layers))
+    yield TensorGroup(TensorSpec("head.weight", table, "head", "vocab", arch.layers))
+
+
 def _prediction(arch: Architecture, layer: int) -> Iterator[TensorGroup]:
     """A layer of multi-token prediction: a layer, what joins it, and its copies of the embedding and the head."""
     prefix, hidden, table = f"model.layers.{layer}.", arch.hidden_size, (arch.vocab_size, arch.hidden_size)
@@ -165,6 +212,8 @@ def _prediction(arch: Architecture, layer: int) -> Iterator[TensorGroup]:
 @lru_cache(maxsize=64)
 def tensor_groups(arch: Architecture, mtp: bool = False) -> Tuple[TensorGroup, ...]:
     """The same as `tensors`, equal experts together: some hundreds instead of tens of thousands."""
+    if arch.compressed is not None:
+        return tuple(_compressed(arch, arch.compressed, mtp))
     table = (arch.vocab_size, arch.hidden_size)
     found: List[TensorGroup] = [TensorGroup(TensorSpec("model.embed_tokens.weight", table, "embedding", "vocab", -1))]
     for layer in range(arch.layers):
@@ -224,20 +273,25 @@ def stored_as(quantization: Optional[Quantization], spec: TensorSpec, loaded: bo
     kinds = ("linear",) if loaded else ("linear", "upcast")
     if quantization is None or spec.kind not in kinds:
         return None
+    if spec.sharding == "experts" and quantization.experts is not None:
+        return quantization.experts
     return None if is_excluded(quantization, spec.name[: -len(".weight")]) else quantization
 
 
-def _bytes(arch: Architecture, stored: Optional[Quantization], kind: str, shape: Tuple[int, ...]) -> int:
+def _bytes(
+    arch: Architecture, stored: Optional[Quantization], kind: str, shape: Tuple[int, ...], loaded: bool = True
+) -> int:
     if stored is not None:
         return int(linear_bytes(stored, shape[0], shape[1], arch.dtype))
-    return _size(shape) * (4 if kind == "float32" else int(BYTES[arch.dtype]))
+    wide = {"float32": 4, "table": 4 if loaded else 8}
+    return _size(shape) * (wide.get(kind) or int(BYTES[arch.dtype]))
 
 
 def checkpoint_bytes(arch: Architecture, precision: str = "checkpoint", mtp: bool = False) -> int:
     """Bytes of all tensors in the model's files, headers not counted."""
     quantization = storage(arch, precision)
     return sum(
-        g.count * _bytes(arch, stored_as(quantization, g.spec, False), g.spec.kind, g.spec.shape)
+        g.count * _bytes(arch, stored_as(quantization, g.spec, False), g.spec.kind, g.spec.shape, False)
         for g in tensor_groups(arch, mtp)
     )
 
@@ -258,6 +312,8 @@ def rank_shape(arch: Architecture, spec: TensorSpec, where: Parallelism) -> Tupl
         return (-(-(-(-shape[0] // VOCAB_PADDING) * VOCAB_PADDING) // ranks), *shape[1:])
     if spec.sharding == "kv":
         return (max(1, arch.kv_heads // ranks) * (shape[0] // arch.kv_heads), *shape[1:])
+    if spec.sharding == "sinks":
+        return (model_compressed.padded_heads(-(-shape[0] // ranks)),)
     # Shared experts are whole on each rank when the engine splits the sequence before the mixture
     # (use_sequence_parallel_moe: expert parallelism with tensor and data parallelism).
     if spec.sharding == "shared" and where.expert and where.data > 1:
@@ -265,7 +321,8 @@ def rank_shape(arch: Architecture, spec: TensorSpec, where: Parallelism) -> Tupl
     if spec.sharding == "experts":
         # Without expert parallelism each expert is cut over the tensor ranks of all data ranks.
         ranks = 1 if where.expert else where.tensor * where.data
-    row = spec.sharding == "row" or (spec.sharding in ("experts", "shared") and spec.name.endswith("down_proj.weight"))
+    down = spec.name[: -len(".weight")].endswith(_DOWN)
+    row = spec.sharding == "row" or (spec.sharding in ("experts", "shared") and down)
     if row:
         return (shape[0], -(-shape[1] // ranks))
     if spec.sharding in ("column", "experts", "shared"):
@@ -275,14 +332,14 @@ def rank_shape(arch: Architecture, spec: TensorSpec, where: Parallelism) -> Tupl
 
 def _on_stage(arch: Architecture, spec: TensorSpec, stages: List[range], stage: int) -> bool:
     last = stage == len(stages) - 1
-    if arch.ends_on_all_stages and not spec.name.startswith("model.layers."):
+    if spec.layer == EVERY_STAGE or (arch.ends_on_all_stages and not spec.name.startswith("model.layers.")):
         return True
     if spec.layer == -1:
         return stage == 0 or (last and arch.tied_embeddings)
     if spec.layer < arch.layers:
         return spec.layer in stages[stage]
     # The draft shares the head; the embedding too, where the first stage is the last (_maybe_share_embeddings).
-    if spec.layer > arch.layers or "model.layers." in spec.name:
+    if spec.layer > arch.layers or spec.name.startswith(("model.layers.", "mtp.")):
         return (
             last
             and not spec.name.endswith("shared_head.head.weight")

@@ -57,6 +57,8 @@ def _shorter(question: Question) -> Iterator[Change]:
 
 
 def _smaller_kv(question: Question) -> Iterator[Change]:
+    if question.arch.compressed is not None:  # it has no other
+        return
     kv_dtype = plan_precision.smaller_kv(question.arch)
     refused = plan_precision.kv_problem(kv_dtype, question.arch, question.gpus.product)
     if question.kv_dtype != "auto" or refused:
@@ -67,6 +69,8 @@ def _smaller_kv(question: Question) -> Iterator[Change]:
 
 
 def _quantised(question: Question) -> Iterator[Change]:
+    if question.arch.compressed is not None:
+        return
     stored = plan_precision.of_checkpoint(question.arch)
     # A precision that had room, and was too slow for the targets, is tried no further; the next one may be faster.
     tried = (stored,) if question.profile.has_targets else plan_precision.choices(question.arch, question.precision)
@@ -120,7 +124,8 @@ def _first_set(question: Question, sets: Sequence[GpuSet], precisions: Sequence[
 
 def _more(question: Question) -> Iterator[Change]:
     refused = plan_precision.problem(plan_precision.of_checkpoint(question.arch), question.gpus.product)
-    precisions = ["awq_int4", "bf16"] if refused and question.precision == "auto" else [question.precision]
+    others = refused and question.precision == "auto" and question.arch.compressed is None
+    precisions = ["awq_int4", "bf16"] if others else [question.precision]
     change = _first_set(question, list(_sets(question)), precisions)
     if change is not None:
         yield change

@@ -152,10 +152,11 @@ def reason_against(question: Question, option: Option, best: Option) -> str:
         return f"stages of a pipeline wait for each other and shorten no token's way; {compared}."
     if where.tensor > taken.tensor and not question.gpus.linked(where.tensor):
         return f"there is no NVLink between these GPUs, and every layer would wait for PCIe twice; {compared}."
-    if question.arch.mla is not None and where.tensor > taken.tensor:
+    if question.arch.one_cache and where.tensor > taken.tensor:
         total = option.kv_tokens * where.data
+        kind = "latent" if question.arch.mla is not None else "compressed"
         return (
-            f"latent attention keeps the whole cache on every tensor rank: {tokens(total)} tokens in all, against"
+            f"{kind} attention keeps the whole cache on every tensor rank: {tokens(total)} tokens in all, against"
             f" {tokens(best.kv_tokens * taken.data)}; {compared}."
         )
     if question.objective == "latency" and where.tensor < taken.tensor:

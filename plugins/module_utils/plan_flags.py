@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any, Dict, List
 
 from ansible_collections.bedplate.llm.plugins.module_utils import plan_memory, plan_precision
-from ansible_collections.bedplate.llm.plugins.module_utils.plan_options import comfortable, of_engine
+from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import Product
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_options import comfortable, of_engine, request_bytes
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import GIB, Option, Question
 
 # Loading more than this takes longer than the engine waits for itself by default (600 s).
@@ -85,6 +86,13 @@ def warnings(question: Question, option: Option) -> List[str]:
         said.append(
             f"There is room for {option.kv_tokens:,} tokens only: a few long requests at the same time; others wait."
         )
+    besides = request_bytes(question, option)
+    if option.fits and besides:
+        said.append(
+            f"The engine counts {besides / GIB:.1f} GiB of each request besides its tokens, as if all prompts were"
+            " worked on at once: the room that it tells shrinks with the context, and more requests than that run"
+            " together."
+        )
     stored = plan_precision.of_checkpoint(arch)
     said += plan_precision.warnings(option.precision, stored, gpus.product)
     for recipe in question.recipes:
@@ -101,13 +109,30 @@ def warnings(question: Question, option: Option) -> List[str]:
         said.append(
             "There is no NVLink between these GPUs; the expected speed counts PCIe, which differs between servers."
         )
-    if not plan_memory.is_calibrated(arch):
-        said.append(
-            "The memory that experts and latent attention use beside their weights is not calibrated: the one start"
-            " that was measured (4 layers of R1's shape, one H100) left 23 % less room than planned; keep a margin."
-        )
+    if arch.compressed is not None:
+        said += _compressed(where.tensor, gpus.product)
+    why = plan_memory.uncalibrated(arch, where, question.gpus.product, option.kv_dtype)
+    if why:
+        said.append(f"The memory beside the weights is not held to a measured start: {why}; keep a margin.")
     if arch.indexer is not None and where.tensor > 1:
         said.append("Sparse attention pads its heads under tensor parallelism; data parallelism with EP is faster.")
+    return said
+
+
+def _compressed(tensor: int, product: Product) -> List[str]:
+    """Of DeepSeek V4, whatever its experts are stored in."""
+    said = [
+        "The engine has no other kernels for DeepSeek V4's output projection and residual streams than DeepGEMM's and"
+        " TileLang's, which are compiled on the host with nvcc; hosts of this collection do not have it, and serving"
+        " the model was not proved yet."
+    ]
+    if tensor > 1:
+        said.append(
+            "Compressed attention works on 64 heads at least: more tensor ranks save its weights, not its work; data"
+            " parallelism with EP saves both."
+        )
+    if product.compute_capability >= (12, 0):
+        said.append(f"Other kernels (FlashInfer) serve DeepSeek V4 on {product.name} than on data-centre GPUs.")
     return said
 
 

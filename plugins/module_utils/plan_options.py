@@ -8,12 +8,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Callable, Iterator, List, Optional, Tuple
 
-from ansible_collections.bedplate.llm.plugins.module_utils import model_limits, plan_memory, roofline
+from ansible_collections.bedplate.llm.plugins.module_utils import (
+    model_kv_compressed,
+    model_limits,
+    plan_memory,
+    roofline,
+)
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_sets import GpuSet
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture
 from ansible_collections.bedplate.llm.plugins.module_utils.model_kv import (
     kv_bytes_for_request,
     kv_bytes_per_token_per_gpu,
+    pool,
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import (
     Parallelism,
@@ -90,7 +96,28 @@ def problems(question: Question, parallelism: Parallelism, precision: str) -> Li
 
 def block_size(arch: Architecture) -> int:
     """Tokens of a block of the KV cache, as the engine's default attention for the model has it."""
+    if arch.compressed is not None:
+        return int(model_kv_compressed.BLOCK)
     return _MLA_BLOCK if arch.mla is not None else _BLOCK
+
+
+def in_flight(parallelism: Parallelism, max_num_batched_tokens: int) -> int:
+    """Tokens of steps that are not settled, for which windows keep blocks: one step more than there are stages.
+
+    vllm/config/vllm.py, max_concurrent_batches: the next step is scheduled while the last one still runs.
+    """
+    return int((parallelism.pipeline + 1) * max_num_batched_tokens)
+
+
+def request_bytes(question: Question, option: Option) -> int:
+    """What a request holds on a GPU at its worst moment, beside what its tokens take: windows, and sums that are not
+    finished; 0 where all layers keep all tokens."""
+    where, arch = option.parallelism, question.arch
+    cache = pool(arch, option.kv_dtype, where.tensor, where.pipeline, 1, option.block_size)
+    if not cache.slides:
+        return 0
+    flying, length = in_flight(where, option.max_num_batched_tokens), option.max_model_len
+    return int(cache.request_blocks(length, flying) * cache.block_bytes - length * option.kv_bytes_per_token)
 
 
 def evaluate(question: Question, parallelism: Parallelism, precision: str, kv_dtype: str) -> Option:
@@ -107,7 +134,8 @@ def evaluate(question: Question, parallelism: Parallelism, precision: str, kv_dt
         )
 
     def request(tokens: int) -> int:
-        return int(kv_bytes_for_request(arch, tokens, kv_dtype, engine.tensor, engine.pipeline, 1, block))
+        flying = in_flight(engine, batched)
+        return int(kv_bytes_for_request(arch, tokens, kv_dtype, engine.tensor, engine.pipeline, 1, block, flying))
 
     per_token = kv_bytes_per_token_per_gpu(arch, kv_dtype, engine.tensor, engine.pipeline)
     wanted = question.max_model_len or min(LEAST_CONTEXT, arch.max_positions)
@@ -179,8 +207,13 @@ def concurrency(question: Question, option: Option) -> int:
     """Requests of the profile's lengths that all replicas hold at the same time; at least one."""
     profile = question.profile
     tokens = min(profile.tokens, option.max_model_len)
-    engines = option.parallelism.data
-    return int(engines * max(1, min(option.max_num_seqs, option.kv_tokens // tokens)))
+    where, engines = option.parallelism, option.parallelism.data
+    fitting = option.kv_tokens // tokens
+    cache = pool(question.arch, option.kv_dtype, where.tensor, where.pipeline, 1, option.block_size)
+    if cache.slides:
+        # The engine's tokens count what one request may need at its worst moment, which few are in at a time.
+        fitting = cache.requests(option.budget.kv, tokens, in_flight(where, option.max_num_batched_tokens))
+    return int(engines * max(1, min(option.max_num_seqs, fitting)))
 
 
 def speed(question: Question, option: Option) -> Speed:

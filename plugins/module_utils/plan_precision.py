@@ -21,6 +21,7 @@ _TITLES = {
     "awq_int4": "AWQ int4",
     "gptq_int4": "GPTQ int4",
     "nvfp4": "NVFP4",
+    "mxfp4": "fp8 with MXFP4 experts",
 }
 
 
@@ -34,11 +35,25 @@ def of_checkpoint(arch: Architecture) -> str:
     stored = arch.quantization
     if stored is None:
         return "bf16"
+    if stored.experts is not None:
+        return "mxfp4"
     if stored.method in ("fp8", "compressed-tensors") and stored.bits == 8:
         return "fp8_block" if stored.block_shape else "fp8"
     if "fp4" in stored.method:
         return "nvfp4"
     return "awq_int4" if stored.zero_points or stored.method == "awq" else "gptq_int4"
+
+
+def model_problem(precision: str, arch: Architecture) -> Optional[str]:
+    """Why the model cannot have the format, as a sentence; None when it can, or when the GPU decides."""
+    stored = of_checkpoint(arch)
+    if precision in ("auto", "checkpoint", stored):
+        return None
+    if arch.compressed is not None:
+        return f"the engine serves {arch.name} as its files are, in {title(stored)}; leave out --precision {precision}."
+    if precision == "mxfp4":
+        return f"{title(precision)} is a format of DeepSeek V4's files; choose another precision for {arch.name}."
+    return None
 
 
 def problem(precision: str, product: Product) -> Optional[str]:
@@ -47,6 +62,8 @@ def problem(precision: str, product: Product) -> Optional[str]:
     found = f"{product.name} is {product.architecture.capitalize()} ({capability[0]}.{capability[1]})"
     if precision == "fp8_block" and capability < (9, 0):
         return f"block-wise fp8 needs Hopper or newer (compute capability 9.0), and {found}."
+    if precision == "mxfp4" and capability < (9, 0):
+        return f"DeepSeek V4's attention and block-wise fp8 need Hopper or newer (compute capability 9.0), and {found}."
     if precision == "nvfp4" and capability < (10, 0):
         return f"NVFP4 needs Blackwell (compute capability 10.0), and {found}."
     if precision == "fp8" and capability < (8, 0):
@@ -55,8 +72,12 @@ def problem(precision: str, product: Product) -> Optional[str]:
 
 
 def calculates(precision: str, product: Product) -> str:
-    """The unit that multiplies: bf16, fp8 or fp4.  Int4 weights are unpacked to bf16 everywhere (Marlin)."""
-    if precision in ("fp8", "fp8_block") and product.fp8:
+    """The unit that multiplies: bf16, fp8 or fp4.  Int4 weights are unpacked to bf16 everywhere (Marlin).
+
+    MXFP4 experts meet 8-bit activations on Blackwell; on Hopper 0.32 unpacks them to bf16 (Marlin), and half of what a
+    token uses is fp8: the bound is that of fp8 for both.
+    """
+    if precision in ("fp8", "fp8_block", "mxfp4") and product.fp8:
         return "fp8"
     if precision == "nvfp4" and product.fp4:
         return "fp4"
@@ -81,6 +102,11 @@ def warnings(precision: str, stored: str, product: Product) -> List[str]:
             "The engine's fastest kernels for block-wise fp8 (DeepGEMM) are compiled on the host with nvcc, which hosts"
             " of this collection do not have; serving without them was not proved yet."
         )
+    if precision == "mxfp4" and product.compute_capability < (10, 0):
+        said.append(
+            f"{product.name} has no fp4 units: experts are kept in MXFP4 and unpacked to bf16 (Marlin), which saves"
+            " memory and decoding time but no prefill time."
+        )
     if precision in ("awq_int4", "gptq_int4", "nvfp4") and precision != stored:
         said.append(
             f"{title(precision)} needs its own checkpoint, and its answers differ: measure the quality that you need."
@@ -93,6 +119,10 @@ def kv_problem(kv_dtype: str, arch: Architecture, product: Product) -> Optional[
     capability = product.compute_capability
     if kv_dtype.startswith("fp8") and capability < (8, 9):
         return f"an fp8 KV cache needs fp8 units (compute capability 8.9), and {product.name} has none."
+    if arch.compressed is not None:
+        if not kv_dtype.startswith("fp8"):
+            return f"{arch.name} has a KV cache of fp8 rows only, not {kv_dtype}; leave the format out."
+        return None
     if kv_dtype.startswith("fp8") and arch.mla is not None and capability < (9, 0):
         return f"an fp8 KV cache with latent attention needs Hopper or newer, and {product.name} is older."
     if kv_dtype in ("fp8_ds_mla", "nvfp4_ds_mla") and arch.mla is None:
@@ -119,6 +149,8 @@ def choices(arch: Architecture, wanted: str, product: Optional[Product] = None) 
         return (stored,)
     if wanted != "auto":
         return (wanted,)
+    if arch.compressed is not None:
+        return (stored,)
     if product is not None and problem(stored, product):
         return (stored, "bf16", "awq_int4")
     return ("bf16", "fp8") if stored == "bf16" else (stored,)

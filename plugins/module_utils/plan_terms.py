@@ -14,7 +14,7 @@ UTILIZATION = 0.92
 # Mean lengths that speed and concurrency are told for, unless a profile is given: the usual 1k/1k of public benchmarks.
 PROFILE_INPUT, PROFILE_OUTPUT = 1024, 1024
 # Of weights: the files' own, and those that a question may name.
-PRECISIONS = ("checkpoint", "bf16", "fp8", "fp8_block", "awq_int4", "gptq_int4", "nvfp4")
+PRECISIONS = ("checkpoint", "bf16", "fp8", "fp8_block", "awq_int4", "gptq_int4", "nvfp4", "mxfp4")
 ASKED_PRECISIONS = ("auto", *PRECISIONS)
 # Of the KV cache, as --kv-cache-dtype names them.
 KV_DTYPES = ("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_ds_mla", "nvfp4_ds_mla")

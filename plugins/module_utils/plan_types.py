@@ -171,6 +171,7 @@ class Plan:
     kv_cache_tokens, max_concurrency: as one engine reports them at max_model_len (with DP there are several engines).
     engines: services of their own, one for each host; the parallel sizes are those of one of them.
     concurrent_requests: at the profile's lengths, all engines together.
+    kv_bytes_per_request_per_gpu: beside those of its tokens, at its worst moment, where layers keep windows.
     calibrated: whether the memory model is held to measured starts of this kind of model.
     flags: arguments of `vllm serve` after the model, a value or True for a switch; shortfall_bytes: of each GPU.
     """
@@ -208,6 +209,7 @@ class Plan:
     changes: Tuple[Change, ...] = ()
     profile: Mapping[str, Any] = field(default_factory=dict)
     engine_minimum: str = ""
+    kv_bytes_per_request_per_gpu: int = 0
     schema: int = 1
 
     def as_dict(self) -> Dict[str, Any]:

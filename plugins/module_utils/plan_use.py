@@ -90,6 +90,8 @@ def departures(settings: Mapping[str, Any], plan: Any) -> List[str]:
 
 def _effect(flag: str, asked: Any, plan: Mapping[str, Any]) -> str:
     again = "plan again with it to know whether it fits."
+    if plan.get("kv_bytes_per_request_per_gpu") and flag in ("max-model-len", "gpu-memory-utilization"):
+        return again  # the room does not grow as its tokens do
     try:
         if flag == "max-model-len":
             room = int(plan["kv_cache_tokens"])

@@ -24,6 +24,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.plan_options import (
     concurrency,
     placements,
     problems,
+    request_bytes,
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_terms import OBJECTIVES
 from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import (
@@ -80,6 +81,9 @@ def _refuse(question: Question) -> None:
         if value is not None and value <= 0:
             raise PlanError(f"{name} is {value}; give a number above 0.")
     product = question.gpus.product
+    reason = plan_precision.model_problem(question.precision, question.arch)
+    if reason:
+        raise PlanError(f"{question.model}: {reason}")
     if question.precision not in ("auto", "checkpoint"):
         reason = plan_precision.problem(question.precision, product)
         if reason:
@@ -143,9 +147,9 @@ def _reasons(question: Question, decision: _Decision, hosts: int) -> List[str]:
             f"Each of the {hosts} hosts serves the model by itself: nothing crosses between hosts, one can be restarted"
             " while the other serves, and the figures of an engine are those of one host."
         )
-    if question.arch.mla is not None and option.parallelism.data > 1:
+    if question.arch.one_cache and option.parallelism.data > 1:
         said.append(
-            "The model's latent attention has one cache for all heads, which every tensor rank would keep whole; with"
+            "The model's attention has one cache for all heads, which every tensor rank would keep whole; with"
             " data parallelism each GPU keeps the requests of its own, and expert parallelism spreads the experts."
         )
     return said
@@ -178,7 +182,7 @@ def _answer(question: Question, decision: _Decision, hosts: int) -> Plan:
         model=question.model,
         gpus=question.gpus.label,
         simulated=question.gpus.simulated,
-        calibrated=plan_memory.is_calibrated(question.arch),
+        calibrated=not plan_memory.uncalibrated(asked.arch, where, asked.gpus.product, option.kv_dtype),
         fits=fits,
         shortfall_bytes=option.shortfall,
         objective=question.objective,
@@ -208,4 +212,5 @@ def _answer(question: Question, decision: _Decision, hosts: int) -> Plan:
         changes=() if plan_choice.enough(asked, option) else plan_changes.changes(question),
         profile=asdict(question.profile),
         engine_minimum=question.engine_minimum,
+        kv_bytes_per_request_per_gpu=request_bytes(asked, option),
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ansible_collections.bedplate.llm.plugins.module_utils import model_compressed, model_kv_compressed
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import Product
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_sets import GpuSet
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture
@@ -47,6 +48,7 @@ _WEIGHT_BYTES = {
     "awq_int4": 0.51953,
     "gptq_int4": 0.515625,
     "nvfp4": 0.5625,
+    "mxfp4": 0.53125,
 }
 
 
@@ -103,9 +105,28 @@ def rate_of(product: Product, calculates: str) -> float:
 
 def _attention_operations(arch: Architecture, context: float) -> float:
     """Operations of one new token over its context, all layers: scores and values, 2 each."""
+    parts = arch.compressed
+    if parts is not None:
+        seen = [model_compressed.rows(parts, layer, context) for layer in range(arch.layers)]
+        attended = 4.0 * arch.heads * parts.head_dim * sum(rows for rows, _keys in seen)
+        return float(attended + 2.0 * parts.index_heads * parts.index_head_dim * sum(keys for _rows, keys in seen))
     if arch.mla is not None:  # absorbed: each head works on the latent
         return float(2.0 * arch.layers * arch.heads * (arch.mla.latent + arch.mla.kv_lora_rank) * context)
     return float(4.0 * arch.layers * arch.heads * arch.head_dim * context)
+
+
+def _cache_bytes(work: Work, context: float) -> float:
+    """Bytes of the cache that one GPU of a stage reads for a new token.
+
+    Counted in full but for compressed attention, which reads its window, the rows that are picked, and all keys of the
+    indexer.
+    """
+    parts = work.arch.compressed
+    if parts is None:
+        return context * work.kv_bytes_per_token
+    seen = [model_compressed.rows(parts, layer, context) for layer in range(work.arch.layers)]
+    read = sum(rows * model_kv_compressed.ROW_BYTES + keys * (parts.index_head_dim + 4) for rows, keys in seen)
+    return float(read / work.parallelism.pipeline)
 
 
 def _way(gpus: GpuSet, group: int) -> str:
@@ -153,7 +174,7 @@ def step_seconds(work: Work, gpus: GpuSet, requests: float, context: float, boun
     stages = ranks.pipeline
     # With more requests than stages, each stage works on its part of them; a single one passes all stages.
     tokens = max(1.0, requests / stages) if requests >= stages else requests
-    read = work.touched_bytes(tokens) + tokens * context * work.kv_bytes_per_token
+    read = work.touched_bytes(tokens) + tokens * _cache_bytes(work, context)
     operations = tokens * (2.0 * work.active + _attention_operations(work.arch, context)) / (ranks.tensor * stages)
     rate = rate_of(product, work.calculates)
     if bound:

@@ -22,6 +22,12 @@ options:
   gpu_count:
     description: How many GPUs the host is expected to have; left out, any number is right.
     type: int
+  plan:
+    description: >-
+      A plan as P(bedplate.llm.model_plan#module) returns it: one more check then says whether this host's GPUs can
+      carry it.
+    type: dict
+    default: {}
   pynvml_paths:
     description:
       - Folders that may have a C(pynvml.py), with wildcards, asked in order when the host's Python has none.
@@ -56,6 +62,11 @@ EXAMPLES = r"""
 - name: Expect all eight
   bedplate.llm.gpu_info:
     gpu_count: 8
+  register: __gpus
+
+- name: Compare a plan with what is really there
+  bedplate.llm.gpu_info:
+    plan: "{{ lookup('ansible.builtin.file', inventory_dir ~ '/plan.json') | from_json }}"
   register: __gpus
 
 - name: Stop when a GPU is not fit to serve
@@ -133,6 +144,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils import gpu_host, gpu_
 from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import NVIDIA_SMI, NVML, PCI, SourceError, as_dict
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_health import Expectations, checks
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_host import host_check
 
 C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
 FABRIC_MANAGER = "nvidia-fabricmanager.service"
@@ -197,6 +209,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "gpu_count": {"type": "int"},
+            "plan": {"type": "dict", "default": {}},
             "pynvml_paths": {
                 "type": "list",
                 "elements": "path",
@@ -212,11 +225,10 @@ def main():
             msg=f"gpu_info: gpu_count is {module.params['gpu_count']}: give the number of GPUs, or leave it out."
         )
     facts = collect(module)
-    module.exit_json(
-        changed=False,
-        ansible_facts={"bedplate_gpus": as_dict(facts)},
-        checks=as_dicts(checks(facts, Expectations(module.params["gpu_count"]))),
-    )
+    found, plan = checks(facts, Expectations(module.params["gpu_count"])), module.params["plan"]
+    if plan:
+        found.append(host_check(plan, as_dict(facts)))
+    module.exit_json(changed=False, ansible_facts={"bedplate_gpus": as_dict(facts)}, checks=as_dicts(found))
 
 
 if __name__ == "__main__":

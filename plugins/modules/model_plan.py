@@ -166,6 +166,10 @@ plan:
       description: Bytes of the KV cache that one token takes.
       type: int
       returned: always
+    kv_bytes_per_request_per_gpu:
+      description: Bytes that a request takes besides at its worst moment; 0 where no layer keeps a window.
+      type: int
+      returned: always
     kv_cache_tokens:
       description: Tokens that the KV cache of one engine holds, as it reports them.
       type: int

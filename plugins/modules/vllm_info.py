@@ -69,9 +69,27 @@ options:
   recorded_flags:
     description: The flags that the collection has recorded for this engine; left out, they are not compared.
     type: dict
-  planned_tokens:
-    description: Tokens that the KV cache of one engine should hold by its plan; left out, nothing is compared.
-    type: int
+  plan:
+    description:
+      - The plan that the engine was started by, as P(bedplate.llm.model_plan#module) returns it. Room, weights and
+        concurrency that the engine reports are compared with it.
+    type: dict
+    default: {}
+  plan_departures:
+    description: What the site changes of the plan's flags, in sentences; the engine is then not held to the plan.
+    type: list
+    elements: str
+    default: []
+  gpus:
+    description: Names of the host's GPUs, for the record.
+    type: list
+    elements: str
+    default: []
+  record:
+    description:
+      - File that may hold the record of an earlier look at the same release, as RV(measured.record). It keeps what the
+        journal loses in time, and a second look at the same start gives the same record.
+    type: path
   timeout:
     description: How long the engine may take for each answer, in seconds.
     type: int
@@ -124,19 +142,37 @@ checks:
     remedy:
       description: What to do when it does not hold.
       type: str
+measured:
+  description: What the engine reports of its memory, and how far that is from its plan.
+  returned: always
+  type: dict
+  contains:
+    record:
+      description:
+        - Release, engine, GPUs, the plan's figures, the reported ones, their relative errors and when they were read.
+        - Empty when the engine does not answer or serves another release.
+      type: dict
+    metrics:
+      description: The same for Prometheus, as text for a C(.prom) file of its textfile collector.
+      type: str
 """
 
 import grp
-import http.client
 import json
 import os
 import pwd
-import socket
 import stat
+import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bedplate.llm.plugins.module_utils.checks import Check, as_dicts
-from ansible_collections.bedplate.llm.plugins.module_utils.plan_reported import room_check
+from ansible_collections.bedplate.llm.plugins.module_utils import (
+    plan_compared,
+    plan_record,
+    plan_reported,
+    vllm_journal,
+)
+from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
+from ansible_collections.bedplate.llm.plugins.module_utils.vllm_client import Api
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_health import (
     Expected,
     Observed,
@@ -149,60 +185,19 @@ from ansible_collections.bedplate.llm.plugins.module_utils.vllm_install import F
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import parse_show
 
 C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
-PROPERTIES = "ActiveState,UnitFileState,NeedDaemonReload,MainPID"
+PROPERTIES = "ActiveState,UnitFileState,NeedDaemonReload,MainPID,InvocationID"
 
 
-class Api(http.client.HTTPConnection):
-    """The engine's API over its socket."""
-
-    def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+def engine_of(given):
+    return Api(given["socket"], given["timeout"])
 
 
-def answer(given, method, path, body=None):
-    """The engine's answer; OSError or ValueError with the reason when it gives none that can be used."""
-    connection = Api(given["socket"], given["timeout"])
-    try:
-        data = None if body is None else json.dumps(body)
-        connection.request(method, path, data, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        text = response.read().decode("utf-8", "replace")
-    except http.client.HTTPException as error:
-        raise OSError(f"{path} breaks off: {error!r}") from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise OSError(f"{path} answers {response.status}: {text[:200]}")
-    return text
+def show_unit(module):
+    command = ["systemctl", "show", module.params["unit"], "-p", PROPERTIES]
+    return parse_show(module.run_command(command, check_rc=True, environ_update=C_LOCALE)[1])
 
 
-def ask(given, method, path, body=None):
-    """The same, of an answer in JSON."""
-    return json.loads(answer(given, method, path, body))
-
-
-def room(given):
-    """Whether the engine has the room that a plan promised."""
-    try:
-        metrics = answer(given, "GET", "/metrics")
-    except OSError as error:
-        reason = f"The engine cannot be asked how many tokens its KV cache holds: {error}."
-        return Check("vllm.planned-room", False, reason, "Look at the other checks: the engine does not answer.")
-    return room_check(given["planned_tokens"], metrics)
-
-
-def observe_unit(module):
-    shown = parse_show(
-        module.run_command(
-            ["systemctl", "show", module.params["unit"], "-p", PROPERTIES], check_rc=True, environ_update=C_LOCALE
-        )[1]
-    )
+def observe_unit(shown):
     return {
         "active_state": shown.get("ActiveState", ""),
         "unit_file_state": shown.get("UnitFileState", ""),
@@ -242,16 +237,17 @@ def observe_socket(path):
 
 
 def observe_api(given):
-    models = ask(given, "GET", "/v1/models").get("data", [])
+    api = engine_of(given)
+    models = api.json("GET", "/v1/models").get("data", [])
     return {
         "models": tuple(str(model.get("id")) for model in models),
-        "version": str(ask(given, "GET", "/version").get("version", "")),
+        "version": str(api.json("GET", "/version").get("version", "")),
     }
 
 
 def observe_token(given):
     request = {"model": given["served_model_name"], "prompt": "Hello", "max_tokens": 1}
-    usage = ask(given, "POST", "/v1/completions", request).get("usage") or {}
+    usage = engine_of(given).json("POST", "/v1/completions", request).get("usage") or {}
     return {"generated_tokens": int(usage.get("completion_tokens") or 0)}
 
 
@@ -277,9 +273,38 @@ def observe_flags(engine):
         return {"installed_flags": json.load(handle)["flags"]}
 
 
-def observe(module):
+def earlier_record(path, release):
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return plan_record.usable(json.load(handle), release)
+    except (OSError, ValueError):
+        return {}
+
+
+def compare(given, seen, invocation):
+    """The engine's figures against the plan's: checks, and what is kept of them.
+
+    Nothing is kept of an engine that serves another release or does not answer.
+    """
+    try:
+        metrics = engine_of(given).text("GET", "/metrics")
+    except OSError:
+        metrics = ""  # Each check says then that the engine does not tell.
+    earlier = earlier_record(given["record"], given["release"]) if given["record"] else {}
+    said = plan_reported.reported(metrics, vllm_journal.since_start(invocation), invocation, earlier)
+    figures = plan_compared.compare(given["plan"], given["plan_departures"], said)
+    found = plan_compared.checks(figures, said)
+    if not metrics or seen.running_release != given["release"]:
+        return found, {}, ""
+    kept = plan_record.record(
+        given["release"], seen.version, invocation, given["gpus"], given["plan"], figures, said, earlier, time.time()
+    )
+    return found, kept, plan_record.metrics(kept)
+
+
+def observe(module, shown):
     given = module.params
-    found, errors = observe_unit(module), {}
+    found, errors = observe_unit(shown), {}
     # Each of these can fail alone; what it would have seen then stays unknown, and the reason goes into the check.
     for topic, look in (
         ("process", lambda: observe_process(found["main_pid"], given["user"])),
@@ -313,7 +338,10 @@ def main():
             "private_network": {"type": "bool", "default": True},
             "version_floor": {"type": "str", "default": ""},
             "recorded_flags": {"type": "dict"},
-            "planned_tokens": {"type": "int", "no_log": False},
+            "plan": {"type": "dict", "default": {}},
+            "plan_departures": {"type": "list", "elements": "str", "default": []},
+            "gpus": {"type": "list", "elements": "str", "default": []},
+            "record": {"type": "path"},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
@@ -331,10 +359,14 @@ def main():
         version_floor=given["version_floor"],
         recorded_flags=given["recorded_flags"],
     )
-    checks = evaluate(observe(module), wanted)
-    if given["planned_tokens"]:
-        checks.append(room(given))
-    module.exit_json(changed=False, checks=as_dicts(checks))
+    shown = show_unit(module)
+    seen = observe(module, shown)
+    compared, record, metrics = compare(given, seen, shown.get("InvocationID", ""))
+    module.exit_json(
+        changed=False,
+        checks=as_dicts(evaluate(seen, wanted) + compared),
+        measured={"record": record, "metrics": metrics},
+    )
 
 
 if __name__ == "__main__":

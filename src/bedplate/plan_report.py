@@ -110,7 +110,9 @@ def _rows(longest: int, plan: Plan) -> Iterator[tuple[str, str]]:
     kv_bytes = plan.memory_per_gpu["kv"] / GIB
     engines = plan.kv_cache_tokens_total // max(1, plan.kv_cache_tokens)
     each = f" in each of {engines} engines" if engines > 1 else ""
-    yield "KV cache", f"{kv_bytes:,.1f} GiB a GPU, {plan.kv_bytes_per_token_per_gpu:,} bytes a token"
+    request = plan.kv_bytes_per_request_per_gpu / GIB
+    besides = f" and at most {request:,.1f} GiB a request" if request else ""
+    yield "KV cache", f"{kv_bytes:,.1f} GiB a GPU, {plan.kv_bytes_per_token_per_gpu:,} bytes a token{besides}"
     yield "room", f"{plan.kv_cache_tokens:,} tokens{each}"
     note = "" if plan.max_model_len >= longest else f" (the model could {longest:,})"
     yield "context", f"{plan.max_model_len:,} tokens a request{note}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
 import sys
 from pathlib import Path
 
@@ -78,24 +76,6 @@ def test_a_question_without_an_answer_is_refused_in_one_sentence(arguments, said
     output = ask(*arguments, code=2)
     assert said in output
     assert len(output.strip().splitlines()) == 1
-
-
-def test_a_plan_comes_at_once():
-    """The whole command, Python's start included, in time of a processor: the machine may be busy with others."""
-    program = [sys.executable, "-c", "from bedplate.cli import main; main()"]
-
-    def spent() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    times = []
-    for _attempt in range(3):
-        before = spent()
-        subprocess.run(
-            [*program, "plan", "--model", "deepseek-r1", "--gpus", "8xH200"], check=True, capture_output=True
-        )
-        times.append(spent() - before)
-    assert min(times) < 0.5
 
 
 def site_with(tmp_path: Path, profile: str) -> None:

@@ -17,7 +17,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import GpuF
 from ansible_collections.bedplate.llm.plugins.modules import gpu_info
 
 EXPECTED = Path(__file__).with_name("gpu_profiles")
-WHOLE = ["1xRTX4090", "2xH100", "4xA10", "8xA100-80G", "8xB200", "8xH100", "8xH200-nvswitch"]
+WHOLE = ["1xRTX4090", "2xH100", "2xH200", "4xA10", "8xA100-80G", "8xB200", "8xH100", "8xH200-nvswitch"]
 BROKEN = {
     "driver-mismatch": ["gpu.driver", "gpu.driver-library"],
     "driver-not-loaded": ["gpu.driver"],

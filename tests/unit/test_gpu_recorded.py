@@ -29,14 +29,18 @@ def without(gpu: dict, names: set[str]) -> dict:
 
 
 def test_there_is_a_recording():
-    assert MACHINES == ["2xH100"]
+    assert MACHINES == ["2xH100", "2xH200"]
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_nvidia_smi_says_what_nvml_says(machine):
     read = gpu_smi.parse((RECORDED / machine / "nvidia-smi.xml").read_text())
-    said = [without(json.loads(json.dumps(asdict(gpu))), BEYOND_SMI) for gpu in read.gpus]
-    assert said == [without(gpu, BEYOND_SMI) for gpu in gpus_of(machine)]
+    beyond = BEYOND_SMI | {"memory"}
+    said = [without(json.loads(json.dumps(asdict(gpu))), beyond) for gpu in read.gpus]
+    assert said == [without(gpu, beyond) for gpu in gpus_of(machine)]
+    for gpu, recorded in zip(read.gpus, gpus_of(machine), strict=True):
+        # nvidia-smi prints whole MiB.
+        assert asdict(gpu.memory) == pytest.approx(recorded["memory"], abs=1024**2)
 
 
 @pytest.mark.parametrize("machine", MACHINES)

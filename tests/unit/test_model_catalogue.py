@@ -18,6 +18,7 @@ ENTRIES = model_catalogue.load()
 def test_an_entry_says_what_a_plan_needs(entry: model_catalogue.Entry) -> None:
     assert entry.source and entry.model and entry.engine_minimum.count(".") == 2
     assert set(entry.sampling) <= {"temperature", "top_p", "top_k", "min_p"}
+    assert bool(entry.templates["tools"]) == bool(entry.tool_parser)
     for recipe in entry.recipes:
         assert problems(entry.architecture, recipe.precision, Parallelism()) == []
         assert recipe.note.endswith(".")
@@ -72,6 +73,11 @@ def test_a_users_own_name_wins(tmp_path: Path) -> None:
         ({"source": None}, "source is None; expected a str"),
         ({"recipes": [{"precision": "fp8"}]}, "a recipe is .*expected precision, model, flags and note"),
         ({"recipes": [{"precision": "int3", "model": "", "flags": {}, "note": ""}]}, "a recipe's precision is 'int3'"),
+        ({"templates": {"chat": "files", "tools": "own"}}, "the template for tools is 'own'; expected files, engine"),
+        (
+            {"templates": {"chat": "files", "tools": "", "x": ""}},
+            "templates has chat, tools, x; expected chat and tools",
+        ),
         ({"config": {"architectures": ["MambaForCausalLM"]}}, "MambaForCausalLM is not an architecture"),
     ],
 )

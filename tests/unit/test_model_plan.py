@@ -30,7 +30,7 @@ def test_what_does_not_fit_is_a_finding_with_a_remedy(tmp_path):
     end = run(tmp_path, model="deepseek-r1", gpus="8xH100", profile={"rate": 1, "tpot_ms": 50})
     assert end.status == "ok"
     (fits,) = end.checks
-    assert not fits.ok and "13.3 GiB are missing" in fits.reason and "--gpus 8xH200" in fits.remedy
+    assert not fits.ok and "14.0 GiB are missing" in fits.reason and "--gpus 8xH200" in fits.remedy
 
 
 def test_targets_are_a_check_of_their_own(tmp_path):

@@ -21,19 +21,21 @@ from ansible_collections.bedplate.llm.plugins.module_utils import (
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import find
 from ansible_collections.bedplate.llm.plugins.module_utils.model_architecture import Architecture
 from ansible_collections.bedplate.llm.plugins.module_utils.model_weights import Parallelism
-from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import GIB, Profile, Question
+from ansible_collections.bedplate.llm.plugins.module_utils.plan_types import GIB, Budget, Profile, Question
 
 MEASURED = json.loads((Path(__file__).parents[1] / "bench/planner/measured.json").read_text())["rows"]
-
-
 WITH_ROOM = [row for row in MEASURED if "kv_gib" in row]
-DENSE = [row for row in WITH_ROOM if "config" not in row]
+ON_H200 = [row for row in WITH_ROOM if "H200" in row["gpus"] and row["engine"] == "0.32.0"]
 
 
 def architecture_of(row: dict) -> Architecture:
     if "config" in row:
         return model_architecture.parse(row["config"], row["id"])
     return model_catalogue.find(row["model"], model_catalogue.load()).architecture
+
+
+def parallelism_of(row: dict) -> Parallelism:
+    return Parallelism(row.get("tensor_parallel_size", 1))
 
 
 def question(row: dict, **changes: object) -> Question:
@@ -48,37 +50,91 @@ def question(row: dict, **changes: object) -> Question:
 
 
 def option_of(row: dict, asked: Question) -> plan_options.Option:
-    return plan_options.evaluate(asked, Parallelism(), row["precision"], row["kv_dtype"])
+    return plan_options.evaluate(asked, parallelism_of(row), row["precision"], row["kv_dtype"])
+
+
+def budget_of(row: dict) -> Budget:
+    """As the plan's, with the row's own batch sizes where it was started with others than the engine's."""
+    asked = question(row)
+    option = option_of(row, asked)
+    return plan_memory.budget(
+        asked.arch,
+        parallelism_of(row),
+        option.budget.weights,
+        option.budget.total,
+        asked.utilization,
+        row.get("max_num_seqs", option.max_num_seqs),
+        row.get("max_num_batched_tokens", option.max_num_batched_tokens),
+        row["max_model_len"],
+        option.block_size,
+    )
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: row["id"])
 def test_weights_are_predicted_within_2_percent(row):
-    budget = option_of(row, question(row)).budget
+    budget = budget_of(row)
     predicted = (budget.weights + budget.beside_weights) / GIB
     assert predicted == pytest.approx(row["weights_gib"], rel=0.02)
 
 
-@pytest.mark.parametrize("row", DENSE, ids=lambda row: row["id"])
-def test_the_room_is_predicted_within_5_percent_or_1_percent_of_the_card(row):
-    # Where the weights leave little, a small part of the card is a large part of the room.
+@pytest.mark.parametrize("row", ON_H200, ids=lambda row: row["id"])
+def test_the_room_on_an_h200_is_predicted_within_1_percent(row):
+    kv = budget_of(row).kv
+    assert kv / GIB == pytest.approx(row["kv_gib"], rel=0.01)
     asked = question(row)
-    option = option_of(row, asked)
-    allowed = max((0.05 if row["engine"] >= "0.32" else 0.06) * row["kv_gib"], 0.01 * option.budget.total / GIB)
-    assert abs(option.budget.kv / GIB - row["kv_gib"]) <= allowed
-    tokens_per_gib = row["kv_tokens"] / row["kv_gib"]
-    assert abs(option.kv_tokens - row["kv_tokens"]) <= 1.02 * allowed * tokens_per_gib
+    if "max_num_seqs" not in row:
+        option = option_of(row, asked)
+        assert option.kv_tokens == pytest.approx(row["kv_tokens"], rel=0.01)
+        assert option.fits
 
 
-def test_a_plan_with_experts_says_that_its_room_is_not_calibrated():
-    # Measured on an H100: 23 % less room than planned, of which the graphs alone took 4.4 GiB.
-    (row,) = [row for row in WITH_ROOM if "config" in row]
-    asked = question(row)
-    assert option_of(row, asked).budget.kv / GIB > 1.2 * row["kv_gib"], (
-        "calibrated by now: hold it to 5 % like the others"
-    )
-    assert any("not calibrated" in warning for warning in plan_flags.warnings(asked, option_of(row, asked)))
-    assert not planner.plan(asked).calibrated
-    assert planner.plan(question(DENSE[0])).calibrated
+@pytest.mark.parametrize("row", WITH_ROOM, ids=lambda row: row["id"])
+def test_the_room_is_predicted_within_5_percent_on_every_card(row):
+    option = option_of(row, question(row))
+    # 0.26 did not count the graphs.
+    allowed = 0.05 if row["engine"] >= "0.32" else 0.06
+    assert budget_of(row).kv / GIB == pytest.approx(row["kv_gib"], rel=allowed)
+    if "max_num_seqs" not in row:
+        assert option.kv_tokens == pytest.approx(row["kv_tokens"], rel=allowed)
+
+
+@pytest.mark.parametrize("row", [row for row in ON_H200 if "kept_gib" in row], ids=lambda row: row["id"])
+def test_each_part_of_the_memory_is_what_the_engine_reported_of_it(row):
+    budget = budget_of(row)
+    weights = (budget.weights + budget.beside_weights) / GIB
+    # Everything but cache and graphs; then the graphs, which the engine takes from the room as it estimates them.
+    rest = weights + (budget.activations + budget.communication + budget.base) / GIB
+    assert rest == pytest.approx(row["not_cache_gib"], abs=0.35)
+    assert budget.graphs / GIB == pytest.approx(row["requested_gib"] - row["not_cache_gib"] - row["kv_gib"], abs=0.2)
+    assert budget.requested / GIB == pytest.approx(row["requested_gib"], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "tensor", "expert", "kv_dtype", "reason"),
+    [
+        ("deepseek-r1", "8xH200", 8, False, "auto", ""),
+        ("deepseek-r1-distill-qwen-7b", "1xRTX4090", 1, False, "fp8", ""),
+        ("deepseek-r1", "8xB200", 8, False, "auto", "this is blackwell"),
+        ("deepseek-r1", "8xH200", 8, True, "auto", "experts that ranks share"),
+        ("deepseek-r1", "8xH200", 8, False, "fp8", "fp8 cache"),
+        ("deepseek-v3.2", "8xH200", 8, False, "auto", "sparse attention"),
+    ],
+)
+def test_a_plan_says_when_no_measured_start_stands_behind_its_memory(model, gpus, tensor, expert, kv_dtype, reason):
+    arch = model_catalogue.find(model, model_catalogue.load()).architecture
+    asked = Question(model=model, arch=arch, gpus=gpu_sets.parse(gpus))
+    where = Parallelism(tensor, 1, 1, expert)
+    why = plan_memory.uncalibrated(arch, where, asked.gpus.product, kv_dtype)
+    assert reason in why if reason else why == ""
+    option = plan_options.evaluate(asked, where, "bf16" if "distill" in model else "fp8_block", kv_dtype)
+    assert any("not held to a measured start" in said for said in plan_flags.warnings(asked, option)) is bool(reason)
+
+
+def test_the_plan_itself_carries_whether_its_memory_was_measured():
+    entry = model_catalogue.find("deepseek-r1", model_catalogue.load())
+    for gpus, calibrated in (("8xH200", True), ("8xB200", False)):
+        asked = Question(model=entry.name, arch=entry.architecture, gpus=gpu_sets.parse(gpus))
+        assert planner.plan(asked).calibrated is calibrated
 
 
 def test_output_at_256_requests_is_predicted_within_15_percent():
@@ -121,7 +177,7 @@ def test_buffers_of_8192_tokens_are_what_was_measured():
     def layers(tokens: int) -> int:
         return plan_memory.activation_bytes(arch, Parallelism(), 1, tokens, 8192, 16)
 
-    assert (layers(16384) - layers(8192)) / GIB == pytest.approx(1.09, abs=0.01)
+    assert (layers(16384) - layers(8192)) / GIB == pytest.approx(1.09, abs=0.03)
 
 
 def test_ranks_that_share_experts_have_buffers_for_the_tokens_of_all():

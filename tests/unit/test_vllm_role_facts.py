@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.plugins.filter.core import FilterModule
+from ansible_collections.bedplate.llm.plugins.filter.cuda import FilterModule as Cuda
 from jinja2.nativetypes import NativeEnvironment
 
 ROLE = Path(__file__).parents[2] / "roles/vllm"
@@ -18,6 +19,7 @@ def resolve(expression: str, **known: Any) -> Any:
     """An expression of the role, with those of the role's facts that it names."""
     environment = NativeEnvironment()
     environment.filters.update(FilterModule().filters())
+    environment.filters.update({f"bedplate.llm.{name}": function for name, function in Cuda().filters().items()})
     for name in ("__vllm_common_environment", "__vllm_device_environment", "__vllm_libraries_of"):
         known.setdefault(name, FACTS[name])
     return environment.from_string(expression).render(**known)
@@ -73,3 +75,30 @@ def test_a_gpu_host_needs_no_cuda_toolkit() -> None:
     on_gpu = resolve(expression, __vllm_device="cuda")
     assert on_gpu.pop("VLLM_USE_FLASHINFER_SAMPLER") == "0"
     assert on_gpu == resolve(expression, __vllm_device="cpu") == FACTS["__vllm_common_environment"]
+
+
+@pytest.mark.parametrize(
+    ("device", "site", "home"),
+    [
+        ("cuda", {}, ""),
+        ("cuda", {"cuda_toolkit_source": "none"}, ""),
+        ("cuda", {"cuda_toolkit_source": "mirror"}, "/usr/local/cuda-13.0"),
+        ("cuda", {"cuda_toolkit_source": "vendor", "cuda_toolkit_version": ""}, "/usr/local/cuda-13.0"),
+        ("cuda", {"cuda_toolkit_source": "vendor", "cuda_toolkit_version": "13.1"}, "/usr/local/cuda-13.1"),
+        ("cpu", {"cuda_toolkit_source": "vendor"}, ""),
+        ("cuda", {"vllm_cuda_home": "/opt/cuda"}, "/opt/cuda"),
+    ],
+)
+def test_only_a_site_with_a_toolkit_tells_the_engine_where_it_is(device: str, site: dict[str, str], home: str) -> None:
+    engine = {"artefacts": [{"path": "wheels/nvidia_cuda_runtime-13.0.96-py3-none-any.whl"}]}
+    known = {"vllm_cuda_home": "", "__vllm_device": device, "__vllm_engine": engine, **site}
+    known["__vllm_toolkit_version"] = resolve(FACTS["__vllm_toolkit_version"], **known)
+    found = str(resolve(FACTS["__vllm_cuda_home"], **known)).strip()
+    assert found == home
+    environment = resolve(
+        FACTS["__vllm_owned_environment"],
+        __vllm_device=device,
+        __vllm_cuda_home=found,
+        __vllm_toolkit_environment=FACTS["__vllm_toolkit_environment"],
+    )
+    assert ("CUDA_HOME" in environment, "PATH" in environment) == (bool(home), bool(home))

@@ -36,6 +36,10 @@ def refused(machine, playbook: str, *arguments: str) -> str:
         ({"firewall_operator_networks": ["10.0.0.0/99"]}, ["firewall_operator_networks", "10.0.0.0/99"]),
         ({"vllm_model": "no-such-model"}, ["no-such-model", "bundle"]),
         ({"preflight_gpu_count": 2}, ["gpu.count", "2"]),
+        (
+            {"vllm_plan": {"schema": 1, "model": "r1", "gpus": "8xH200", "fits": True, "flags": {}}},
+            ["gpu.planned", "vllm_plan is made for r1 on 8xH200"],
+        ),
     ],
 )
 def test_a_wrong_variable_is_named_with_its_value_before_anything_changes(server, variables, words):
