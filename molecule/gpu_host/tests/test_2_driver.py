@@ -116,7 +116,7 @@ def test_an_upgrade_moves_everything_in_one_transaction_and_holds_it_again(host)
     assert set(versions(host)) <= held(host)
     assert failing(info(host, source="distribution", version=UPGRADE, kernel_module="proprietary")) == {"loaded"}
     assert "NVreg_EnableStreamMemOPs=1" in host.check_output(
-        "/sbin/modprobe --showconfig | grep '^options nvidia-current '"
+        "/sbin/modprobe --showconfig | grep '^options nvidia_current '"
     )
 
 
