@@ -148,7 +148,9 @@ class Host:
     def refuse_foreign(self, names):
         """Somebody else's package that needs the driver would go with it, without a question."""
         out = self.run(["apt-get", "--simulate", "purge", *names]) if self.here.manager == "apt" else ""
-        foreign = [name for name in parse_simulation(out or "") if not is_drivers(name)]
+        # What came along as somebody's dependency, as Debian's glx-diversions does, nobody asked for.
+        automatic = set((self.run(["apt-mark", "showauto"]) or "").split())
+        foreign = [name for name in parse_simulation(out or "") if not is_drivers(name) and name not in automatic]
         if foreign:
             self.module.fail_json(
                 msg=f"nvidia_driver_packages: nothing was changed, since {', '.join(foreign)} would be removed with the"
