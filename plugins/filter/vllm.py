@@ -8,7 +8,13 @@ from __future__ import annotations
 from typing import Any, Callable, Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.bedplate.llm.plugins.module_utils import plan_use, vllm_args, vllm_policy, vllm_unit
+from ansible_collections.bedplate.llm.plugins.module_utils import (
+    plan_use,
+    vllm_args,
+    vllm_container,
+    vllm_policy,
+    vllm_unit,
+)
 
 
 def _known(record: Mapping[str, Any] | None) -> dict[str, vllm_args.Flag] | None:
@@ -66,6 +72,17 @@ def vllm_environment_line(value: Any, name: str) -> str:
         raise AnsibleFilterError(f"vllm_environment_line: {error}") from error
 
 
+def vllm_container_argv(
+    engine: Sequence[str], container: Mapping[str, Any], environment: Mapping[str, Any]
+) -> list[str]:
+    """The command that runs this command line of the engine in a container."""
+    described = {name: tuple(value) if isinstance(value, list) else value for name, value in container.items()}
+    try:
+        return vllm_container.run_argv(vllm_container.Container(**described), engine, environment)
+    except TypeError as error:
+        raise AnsibleFilterError(f"the engine's container is not described completely: {error}") from error
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
@@ -74,6 +91,7 @@ class FilterModule:
             "vllm_exec_line": vllm_exec_line,
             "vllm_environment_line": vllm_environment_line,
             "vllm_release": vllm_unit.release_of,
+            "vllm_container_argv": vllm_container_argv,
             "vllm_planned": plan_use.planned,
             "vllm_departures": plan_use.departures,
             "vllm_plan_problems": plan_use.problems,

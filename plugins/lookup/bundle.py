@@ -22,7 +22,7 @@ options:
   kind:
     description: Kind of the part, instead of its id.
     type: str
-    choices: [engine, gateway, model]
+    choices: [engine, image, gateway, model]
   name:
     description: Name of the part, with O(kind).
     type: str
@@ -38,7 +38,8 @@ RETURN = r"""
 _raw:
   description:
     - A dictionary with the keys C(name), C(version), C(device), C(digest), C(digest12) (its first 12 characters),
-      C(path) (absolute), C(target) and C(artefacts), a list of C(path), C(sha256) and C(size).
+      C(path) (absolute), C(image) (the id of a container image), C(target) and C(artefacts), a list of C(path),
+      C(sha256) and C(size).
   type: list
   elements: dict
 """
@@ -66,6 +67,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             "name": part.name,
             "version": part.version,
             "device": part.device,
+            "image": part.image,
             "digest": part.digest,
             "digest12": part.digest[:12],
             "path": str(Path(directory).resolve() / part.path),

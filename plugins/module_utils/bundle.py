@@ -5,7 +5,8 @@
 
 Schema 1 of the manifest:
     schema: 1; name: of the bundle; inputs: digest of what it was built from; target: {python, architecture}
-    parts: by id, {kind: engine|gateway|model, name, version, digest, path, and for an engine its device}
+    parts: by id, {kind: engine|image|gateway|model, name, version, digest, path, for an engine and an image the device,
+           and for an image its id, which container stores know it by}
     artefacts: [{part, path (relative to the part's path), name, kind, version, sha256, size (bytes), licence, source}]
 A part's digest is the sha256 of the lines "<sha256>  <path>\n" of its artefacts, sorted by path.
 """
@@ -22,7 +23,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Type
 
 MANIFEST = "bundle.json"
 SCHEMA = 1
-KINDS = ("engine", "gateway", "model")
+KINDS = ("engine", "image", "gateway", "model")
 # Names become folders, here and on hosts.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
@@ -51,7 +52,10 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Part:
-    """What a role takes from the bundle as a whole. device: cpu, cuda, or empty where there is no such choice."""
+    """What a role takes from the bundle as a whole.
+
+    device: cpu, cuda, or empty where there is no such choice.  image: id of a container image, empty for all else.
+    """
 
     id: str
     kind: str
@@ -60,6 +64,7 @@ class Part:
     digest: str
     path: str
     device: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,9 @@ def to_json(bundle: Bundle) -> str:
     for part in bundle.parts.values():
         described = asdict(part)
         del described["id"]
-        if not part.device:
-            del described["device"]
+        for optional in ("device", "image"):
+            if not described[optional]:
+                del described[optional]
         parts[part.id] = described
     content = {
         "schema": SCHEMA,
@@ -140,6 +146,8 @@ def _fault(bundle: Bundle) -> str:
             return f"part {part.id} is of the kind {part.kind!r}, known are {', '.join(KINDS)}; {BUILD} again"
         if not NAME.fullmatch(part.name) or not VERSION.fullmatch(part.version):
             return f"part {part.id} is called {part.name!r} {part.version!r}, which cannot name a folder; do not use it"
+        if (part.kind == "image") != bool(SHA256.fullmatch(part.image)):
+            return f"part {part.id} is of the kind {part.kind!r} with the image id {part.image!r}; {BUILD} again"
     for path in [part.path for part in bundle.parts.values()] + [artefact.path for artefact in bundle.artefacts]:
         if not _inside(path):
             return f"it names {path!r}, which leads out of the bundle; do not use this bundle"

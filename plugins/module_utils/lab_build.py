@@ -68,7 +68,7 @@ def build(recipe: Recipe) -> bool:
     return True
 
 
-def _apt_options() -> list[str]:
+def apt_options() -> list[str]:
     """The proxy that this machine's apt uses is needed for the same mirrors."""
     options = []
     for line in run("apt-config", "dump", "Acquire").splitlines():
@@ -88,7 +88,7 @@ def _bootstrap(recipe: Recipe, part: Path, tree: Path) -> None:
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
         *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--quiet"),
         *(f"--architectures={recipe.architecture}", "--aptopt=APT::Install-Recommends false"),
-        *_apt_options(),
+        *apt_options(),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
         f"--include={','.join(recipe.packages)}",
         *(recipe.codename, tree, sources),

@@ -73,6 +73,8 @@ _PARSER = re.compile(r"^(?:vllm(?: serve)?|api_server\.py).*?: error: (.+)")
 _PREVENTED = re.compile(
     r"^bedplate-vllm\.service: (Failed (?:to(?! start bedplate)|at) .+|.*(?:oom-kill|OOM killer).*)"
 )
+# Podman's own, before there is an engine.
+_PODMAN = re.compile(r"^(?:Error|error): (.+)")
 _NOT_READY = re.compile(r"^vllm-endpoint: not ready: (?!the engine ended)(.+)")
 _EXITED = re.compile(r"^bedplate-vllm\.service: (Main process exited, .+)")
 # Said by a process about another one that failed first; it explains nothing.
@@ -83,10 +85,10 @@ def explain_failure(journal: Sequence[str]) -> str:
     """The engine's own reason for not starting, as one sentence out of its last lines of journal.
 
     The first real exception is the cause, later ones are echoes of it in other processes.  Without one, it is what
-    the argument parser said, what systemd or the kernel did, what the helper that waits for the engine saw, and at
-    last how the process ended.
+    the argument parser or podman said, what systemd or the kernel did, what the helper that waits for the engine saw,
+    and at last how the process ended.
     """
-    for pattern in (_EXCEPTION, _PARSER, _PREVENTED, _NOT_READY, _EXITED):
+    for pattern in (_EXCEPTION, _PARSER, _PODMAN, _PREVENTED, _NOT_READY, _EXITED):
         for line in journal:
             match = pattern.search(line)
             if match and not any(echo in line for echo in _ECHO):

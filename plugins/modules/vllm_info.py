@@ -69,6 +69,32 @@ options:
   recorded_flags:
     description: The flags that the collection has recorded for this engine; left out, they are not compared.
     type: dict
+  container:
+    description: What the engine's container is to be; left out, the engine is no container.
+    type: dict
+    suboptions:
+      name:
+        description: Name of the container.
+        type: str
+        required: true
+      image:
+        description: Id of its image, in hexadecimal.
+        type: str
+        required: true
+      read_only:
+        description: Folders of the host that it reads.
+        type: list
+        elements: path
+        required: true
+      writable:
+        description: Folders of the host that it writes.
+        type: list
+        elements: path
+        required: true
+      shm_bytes:
+        description: How large its C(/dev/shm) may grow, in bytes.
+        type: int
+        required: true
   plan:
     description:
       - The plan that the engine was started by, as P(bedplate.llm.model_plan#module) returns it. Room, weights and
@@ -169,6 +195,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils import (
     plan_compared,
     plan_record,
     plan_reported,
+    vllm_container_health,
     vllm_journal,
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
@@ -182,6 +209,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.vllm_health import (
     parse_listeners,
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_install import FLAGS
+from ansible_collections.bedplate.llm.plugins.module_utils.vllm_process import engine_pid
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import parse_show
 
 C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
@@ -202,7 +230,7 @@ def observe_unit(shown):
         "active_state": shown.get("ActiveState", ""),
         "unit_file_state": shown.get("UnitFileState", ""),
         "needs_reload": shown.get("NeedDaemonReload") == "yes",
-        "main_pid": int(shown.get("MainPID") or 0),
+        "main_pid": engine_pid(int(shown.get("MainPID") or 0)),
     }
 
 
@@ -273,6 +301,35 @@ def observe_flags(engine):
         return {"installed_flags": json.load(handle)["flags"]}
 
 
+def run(module, *command):
+    return module.run_command(list(command), environ_update=C_LOCALE)[1]
+
+
+def container_checks(module, pid):
+    given = module.params["container"]
+    wanted = vllm_container_health.Wanted(
+        image=given["image"],
+        user_id=pwd.getpwnam(module.params["user"]).pw_uid,
+        read_only=tuple(given["read_only"]),
+        writable=tuple(given["writable"]),
+        shm_bytes=given["shm_bytes"],
+        device=module.params["device"],
+    )
+    image = run(module, "podman", "container", "inspect", "--format", "{{.Image}}", given["name"]).strip()
+    return vllm_container_health.evaluate(vllm_container_health.look(pid, image), wanted)
+
+
+def without_the_images(module, environment):
+    """The engine's environment without what its image brings, such as CUDA's LD_LIBRARY_PATH, which is not ours."""
+    image = module.params["container"]["image"]
+    brought = json.loads(run(module, "podman", "image", "inspect", "--format", "{{json .Config.Env}}", image) or "[]")
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in module.params["environment"] or f"{name}={value}" not in (brought or [])
+    }
+
+
 def earlier_record(path, release):
     try:
         with open(path, encoding="utf-8") as handle:
@@ -319,6 +376,8 @@ def observe(module, shown):
             found.update(look())
         except (OSError, ValueError, KeyError) as error:
             errors[topic] = str(error)
+    if given["container"] and found.get("environment"):
+        found["environment"] = without_the_images(module, found["environment"])
     return Observed(errors=errors, **found)
 
 
@@ -338,6 +397,16 @@ def main():
             "private_network": {"type": "bool", "default": True},
             "version_floor": {"type": "str", "default": ""},
             "recorded_flags": {"type": "dict"},
+            "container": {
+                "type": "dict",
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "image": {"type": "str", "required": True},
+                    "read_only": {"type": "list", "elements": "path", "required": True},
+                    "writable": {"type": "list", "elements": "path", "required": True},
+                    "shm_bytes": {"type": "int", "required": True},
+                },
+            },
             "plan": {"type": "dict", "default": {}},
             "plan_departures": {"type": "list", "elements": "str", "default": []},
             "gpus": {"type": "list", "elements": "str", "default": []},
@@ -358,13 +427,15 @@ def main():
         private_network=given["private_network"],
         version_floor=given["version_floor"],
         recorded_flags=given["recorded_flags"],
+        container=bool(given["container"]),
     )
     shown = show_unit(module)
     seen = observe(module, shown)
     compared, record, metrics = compare(given, seen, shown.get("InvocationID", ""))
+    contained = container_checks(module, seen.main_pid) if given["container"] else []
     module.exit_json(
         changed=False,
-        checks=as_dicts(evaluate(seen, wanted) + compared),
+        checks=as_dicts(evaluate(seen, wanted) + contained + compared),
         measured={"record": record, "metrics": metrics},
     )
 

@@ -107,6 +107,7 @@ import stat
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bedplate.llm.plugins.module_utils.vllm_process import engine_pid
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import (
     ENABLE,
     RELOAD,
@@ -169,7 +170,7 @@ def look(module):
         active_state=shown.get("ActiveState", "inactive"),
         unit_file_state=shown.get("UnitFileState", ""),
         needs_reload=shown.get("NeedDaemonReload") == "yes",
-        running_release=running_release(shown.get("MainPID", "0")),
+        running_release=running_release(engine_pid(int(shown.get("MainPID") or 0))),
     )
 
 

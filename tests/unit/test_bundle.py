@@ -116,7 +116,10 @@ def change(where: list[Any], value: object) -> Callable[[dict[str, Any]], None]:
         (change(["artefacts", 0, "part"], "nobody"), "belongs to part 'nobody', which is not there"),
         (change(["artefacts", 0, "sha256"], "0" * 64), "the digest of part engine is not that of its artefacts"),
         (change(["parts", "engine", "path"], ".."), "names '..', which leads out of the bundle"),
-        (change(["parts", "engine", "kind"], "virus"), "is of the kind 'virus', known are engine, gateway, model"),
+        (
+            change(["parts", "engine", "kind"], "virus"),
+            "is of the kind 'virus', known are engine, image, gateway, model",
+        ),
         (
             change(["parts", "model/m", "name"], "../../etc"),
             "is called '../../etc' '0.32.0', which cannot name",

@@ -14,12 +14,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.bedplate.llm.plugins.module_utils import bundle, tiny_model
+from ansible_collections.bedplate.llm.plugins.module_utils import bundle, image_archive, tiny_model
+from image_harness import config, layer, oci_files, sha256, write
 
 from bedplate import beside
 from bedplate.bundles import assemble, download, wheels
 from bedplate.bundles.build import build
 from bedplate.bundles.download import Target, command, reason
+from bedplate.bundles.images import EngineImage
 from bedplate.bundles.progress import Progress, silent
 from bedplate.errors import UserError
 
@@ -276,6 +278,59 @@ def test_a_local_model_becomes_a_part_with_the_licence_of_its_card(tmp_path: Pat
     assert made.parts["model/Distil-1.5B"].kind == "model"
     assert {artefact.licence for artefact in made.of("model/Distil-1.5B")} == {"mit"}
     assert not build("site", tmp_path / "site", models=[model], python="3.11").changed
+
+
+LAYERS = [layer({"usr/bin/vllm": b"vllm"})]
+
+
+def saved(tmp_path: Path, label: str, architecture: str = "") -> tuple[Path, bytes]:
+    """A file with an image, and the image's configuration."""
+    labels = {"org.opencontainers.image.version": label} if label else {}
+    ours = image_archive.ARCHITECTURES.get(TARGET.architecture, TARGET.architecture)
+    content = config(LAYERS, architecture or ours, labels)
+    return write(tmp_path / "vllm.tar", oci_files(LAYERS, content)), content
+
+
+@pytest.mark.parametrize(("label", "said"), [("v0.33.0", ""), ("", "0.33.0"), ("nightly", "0.33.0")])
+def test_an_image_is_the_engine_instead_of_wheels(tmp_path: Path, locks: assemble.Locks, label: str, said: str) -> None:
+    path, content = saved(tmp_path, label)
+    image = EngineImage(path, said)
+    build("site", tmp_path / "site", python="3.11", image=image)
+    made = bundle.load(str(tmp_path / "site"))
+    part = made.parts["image"]
+    assert (part.kind, part.name, part.version, part.device) == ("image", "vllm", "0.33.0", "cuda")
+    assert part.image == sha256(content)
+    assert "engine" not in made.parts
+    assert bundle.verify(str(tmp_path / "site")) == []
+    assert not build("site", tmp_path / "site", python="3.11", image=image).changed
+    os.utime(path, (1, 1))
+    assert build("site", tmp_path / "site", python="3.11", image=image).changed
+
+
+@pytest.mark.parametrize(
+    ("label", "architecture", "sentence"),
+    [
+        ("", "", "is not there); name it with --image-version"),
+        ("nightly", "", "says 'nightly'); name it with --image-version"),
+        ("0.33.0", "s390x", "is for s390x, and the hosts are"),
+    ],
+)
+def test_an_image_that_cannot_serve_is_refused_before_anything_is_fetched(
+    tmp_path: Path, locks: assemble.Locks, label: str, architecture: str, sentence: str
+) -> None:
+    path, _content = saved(tmp_path, label, architecture)
+    with pytest.raises(UserError) as refused:
+        build("site", tmp_path / "site", python="3.11", image=EngineImage(path))
+    assert sentence in str(refused.value)
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "site").exists()
+
+
+def test_an_engine_is_an_image_or_wheels(tmp_path: Path, locks: assemble.Locks) -> None:
+    with pytest.raises(UserError, match="--image and --engine-lock"):
+        build("site", tmp_path / "site", image=EngineImage(tmp_path / "a"), engine_lock=locks.engine)
+    with pytest.raises(UserError, match="is not a file; --image takes"):
+        build("site", tmp_path / "site", image=EngineImage(tmp_path / "a"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import datetime
 import json
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def test_check_mode_writes_nothing_but_returns_what_rendering_needs(tmp_path: Pa
 
 
 def test_hosts_that_come_at_the_same_time_get_the_same_keys(tmp_path: Path) -> None:
-    command = ["python", site_identity.__file__]
+    command = [sys.executable, site_identity.__file__]
     argument = json.dumps({"ANSIBLE_MODULE_ARGS": {"path": str(tmp_path / "secrets")}})
     wrapper = (
         "import runpy, sys; from ansible.module_utils import basic; basic._ANSIBLE_ARGS = sys.argv.pop().encode(); "

@@ -97,6 +97,11 @@ bedplate-vllm.service: Failed with result 'exit-code'.
             "bedplate-vllm.service: Main process exited, code=killed, status=4/ILL\n",
             "Main process exited, code=killed, status=4/ILL",
         ),
+        (
+            "Error: setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=all\n"
+            "bedplate-vllm.service: Main process exited, code=exited, status=125/n/a\n",
+            "setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=all",
+        ),
         ("one\ntwo\n\n", "two"),
         ("", "it wrote nothing to the journal"),
     ],

@@ -11,6 +11,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils import bundle, model_
 
 from bedplate.bundles import files
 from bedplate.bundles.download import Target
+from bedplate.bundles.images import EngineImage, examine
 from bedplate.bundles.progress import Meter, Progress
 from bedplate.bundles.wheels import Wheel, fetch
 from bedplate.collection import collection_folder
@@ -72,6 +73,15 @@ class Assembler:
         self._note("engine", "bin/uv", "tool", installer, digest)
         self._close("engine", "engine", engines[0].name, engines[0].version, device)
 
+    def image(self, asked: EngineImage, device: str) -> None:
+        found = examine(asked, self._target, self._progress)
+        path = self._root / "image/image.tar"
+        meter = Meter(f"image {asked.path.name}", asked.path.stat().st_size, self._progress)
+        digest = files.add(asked.path, path, meter)
+        name = asked.path.name
+        self._artefact("image", path.name, name, "image", found.version, digest, found.licence, f"file {name}")
+        self._close("image", "image", "vllm", found.version, device, found.id)
+
     def gateway(self, locks: Locks) -> None:
         (envoy,) = fetch(locks.gateway, self._target, self._progress)
         self._progress("gateway: unpacking envoy")
@@ -118,9 +128,9 @@ class Assembler:
         size = (self._root / part / path).stat().st_size
         self.artefacts.append(bundle.Artefact(part, path, name, kind, version, digest, size, licence, source))
 
-    def _close(self, part: str, kind: str, name: str, version: str, device: str = "") -> None:
+    def _close(self, part: str, kind: str, name: str, version: str, device: str = "", image: str = "") -> None:
         digest = bundle.part_digest(artefact for artefact in self.artefacts if artefact.part == part)
-        self.parts[part] = bundle.Part(part, kind, name, version, digest, part, device)
+        self.parts[part] = bundle.Part(part, kind, name, version, digest, part, device, image)
 
 
 def require_python(device: str, python: str) -> None:

@@ -22,6 +22,7 @@ from bedplate.bundles.assemble import (
     require_python,
 )
 from bedplate.bundles.download import Target
+from bedplate.bundles.images import EngineImage
 from bedplate.bundles.progress import Progress, silent
 from bedplate.errors import UserError
 
@@ -46,21 +47,24 @@ def build(
     python: str | None = None,
     device: str = DEFAULT_DEVICE,
     engine_lock: Path | None = None,
+    image: EngineImage | None = None,
     progress: Progress = silent,
 ) -> Built:
     """Make `destination` the bundle.
 
     models: folders of models; without any, the bundle gets the lab's tiny one, so that there is something to serve.
     python: the hosts' version such as "3.11", by default that of this machine.  engine_lock: a lock file instead of the
-    one that this version has for the device.
+    one that this version has for the device.  image: the engine as a container image, instead of its wheels.
     """
+    if image and engine_lock:
+        raise UserError("--image and --engine-lock are both given; the engine is an image or wheels, leave one out.")
     target = Target(python or f"{sys.version_info.major}.{sys.version_info.minor}", os.uname().machine)
     folders = [model.absolute() for model in models]
     require_models(folders)
     locks = Locks.of(device, engine_lock)
-    if engine_lock is None:
+    if engine_lock is None and image is None:
         require_python(device, target.python)
-    inputs = _inputs(name, target, device, locks, folders)
+    inputs = _inputs(name, target, device, locks, folders, image)
     old = _existing(destination)
     if old and old.inputs == inputs and _complete(destination, old):
         progress(f"{destination} is up to date")
@@ -70,7 +74,11 @@ def build(
         root = Path(scratch) / "new"
         root.mkdir()
         assembler = Assembler(root, target, progress)
-        assembler.engine(locks, device)
+        # First what may be refused, then what has to be fetched.
+        if image:
+            assembler.image(image, device)
+        else:
+            assembler.engine(locks, device)
         assembler.gateway(locks)
         for folder in folders:
             assembler.model(folder)
@@ -86,9 +94,14 @@ def build(
     return Built(destination, True, size)
 
 
-def _inputs(name: str, target: Target, device: str, locks: Locks, models: Sequence[Path]) -> str:
+def _inputs(
+    name: str, target: Target, device: str, locks: Locks, models: Sequence[Path], image: EngineImage | None
+) -> str:
     """A digest of everything the bundle is made from, cheap enough to ask before building."""
     digest = hashlib.sha256(f"{RECIPE} {name} {target} {device}\n".encode())
+    if image and image.path.is_file():
+        status = image.path.stat()
+        digest.update(f"{image.path.name} {image.version} {status.st_size} {status.st_mtime_ns}\n".encode())
     makers = (Path(tiny_model.__file__), Path(tiny_model_text.__file__))
     for path in (locks.engine, locks.installer, locks.gateway, *makers):
         digest.update(path.read_bytes())

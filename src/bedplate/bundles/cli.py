@@ -31,10 +31,15 @@ def build(
     engine_lock: Annotated[
         Path | None, typer.Option(help="Lock file of the engine, instead of this version's for the device.")
     ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="File of a container image (podman save, docker save): the engine, not wheels.")
+    ] = None,
+    image_version: Annotated[str, typer.Option(help="Version of vLLM in the image; default what its label says.")] = "",
 ) -> None:
     """Download by digest and put everything a site's hosts need into one folder."""
     # Imported late: a second of imports that `verify` and `show` do not need.
     from bedplate.bundles.build import build as make
+    from bedplate.bundles.images import EngineImage
 
     if not manifests.NAME.fullmatch(name):
         raise UserError(f"a bundle's name has letters, digits, '.', '_' and '-', found {name!r}; choose another.")
@@ -45,6 +50,7 @@ def build(
         python=python,
         device=device,
         engine_lock=engine_lock,
+        image=EngineImage(image, image_version) if image else None,
         progress=typer.echo,
     )
 
