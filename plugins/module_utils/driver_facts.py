@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import List, Mapping, Optional, Tuple
 
+from ansible_collections.bedplate.llm.plugins.module_utils.gpu_holders import Holder
+
 OPEN, PROPRIETARY = "open", "proprietary"
 
 
@@ -53,16 +55,6 @@ class Package:
     version: str
     held: bool = False
     complete: bool = True
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A process that has one of the driver's device files open, or mapped."""
-
-    pid: int
-    command: str
-    unit: str
-    devices: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

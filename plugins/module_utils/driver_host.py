@@ -8,20 +8,18 @@ Nothing here changes anything, and a tool that the host does not have leaves its
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterable, Mapping, Optional, Sequence, Set, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
-from ansible_collections.bedplate.llm.plugins.module_utils import gpu_host
+from ansible_collections.bedplate.llm.plugins.module_utils import gpu_holders, gpu_host
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import (
     OPEN,
     PROPRIETARY,
     DriverFacts,
     Gpu,
-    Holder,
     Initramfs,
     Kernel,
     Module,
@@ -36,7 +34,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages impor
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import GpuFacts
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import find
-from ansible_collections.bedplate.llm.plugins.module_utils.preflight import parse_os_release, parse_unit
+from ansible_collections.bedplate.llm.plugins.module_utils.preflight import parse_os_release
 
 # Standard output of a command; None when it is missing or fails.
 Run = Callable[[Sequence[str]], Optional[str]]
@@ -154,28 +152,7 @@ def unattended_away(here: System, run: Run) -> Optional[bool]:
     return all(f'"{name}";' in text for name in ("nvidia", "libnvidia"))
 
 
-# --- who uses it ----------------------------------------------------------------------------------------------------
-
-
-def holders(root: Path, drivers_device: Callable[[str], bool] = parse.is_drivers_device) -> Tuple[Holder, ...]:
-    """Processes that have a device of the driver open; what ended meanwhile is none."""
-    found: List[Holder] = []
-    for process in sorted((root / "proc").glob("[0-9]*"), key=lambda path: int(path.name)):
-        devices = set()
-        try:
-            for descriptor in os.scandir(process / "fd"):
-                try:
-                    target = os.readlink(descriptor.path)
-                except OSError:
-                    continue
-                if drivers_device(target):
-                    devices.add(target)
-        except OSError:
-            continue
-        if devices:
-            unit = parse_unit(_text(process / "cgroup"))
-            found.append(Holder(int(process.name), _text(process / "comm").strip(), unit, tuple(sorted(devices))))
-    return tuple(found)
+# --- services and keys ------------------------------------------------------------------------------------------------
 
 
 def service(here: System, unit: str, run: Run) -> Service:
@@ -247,7 +224,7 @@ def look(root: Path, run: Run, hardware: GpuFacts) -> DriverFacts:
         secure_boot=hardware.host.secure_boot,
         signing_key=key,
         signing_key_enrolled=enrolled,
-        holders=holders(root),
+        holders=tuple(gpu_holders.holders(root)),
         fabric_manager=fabric,
         persistence=service(here, "nvidia-persistenced.service", run),
     )

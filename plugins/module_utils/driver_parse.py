@@ -162,8 +162,3 @@ def parse_test_key(text: str) -> Optional[bool]:
 
 def parse_unit_properties(text: str) -> Mapping[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-
-
-def is_drivers_device(path: str) -> bool:
-    """A device file of the driver, also one that was replaced while it was open."""
-    return bool(re.match(r"/dev/nvidia(\d|ctl|-uvm|-modeset|-nvswitch|-caps)", path))

@@ -11,7 +11,6 @@ from typing import List, Optional, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import (
     DriverFacts,
-    Holder,
     Offers,
     Problem,
     Wanted,
@@ -28,6 +27,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages impor
     to_hold,
     upstream,
 )
+from ansible_collections.bedplate.llm.plugins.module_utils.gpu_holders import Holder
 from ansible_collections.bedplate.llm.plugins.module_utils.nvidia_platform import (
     PlatformError,
     nvidia_arch,

@@ -118,12 +118,6 @@ def parse_sockets(protocol: str, text: str) -> List[Tuple[int, str]]:
     return sockets
 
 
-def parse_unit(cgroup: str) -> str:
-    """The systemd service of a process, from its /proc/<pid>/cgroup."""
-    services = re.findall(r"/([^/\n]+\.service)(?=/|$)", cgroup, re.MULTILINE)
-    return str(services[-1]) if services else ""
-
-
 def parse_memory(meminfo: str, cgroup_limit: str) -> int:
     """Bytes that the host really has: in a container, the smaller of the machine's and the container's."""
     match = re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE)

@@ -134,6 +134,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bedplate.llm.plugins.module_utils import preflight
 from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_unit
 
 
 class Timex(ctypes.Structure):
@@ -214,7 +215,7 @@ def holders(inodes):
             continue  # The process has ended, or closed it, meanwhile.
         if inode:
             process = descriptor.rsplit("/", 2)[0]
-            found[inode] = (read(f"{process}/comm").strip(), preflight.parse_unit(read(f"{process}/cgroup")))
+            found[inode] = (read(f"{process}/comm").strip(), parse_unit(read(f"{process}/cgroup")))
             if len(found) == len(wanted):
                 break
     return found

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from bedplate.bundles.cli import app as bundle_app
 from bedplate.collection import collection_folder
-from bedplate.commands import chat, init, lab, plan, rollout, ssh_trust, status, token, verify
+from bedplate.commands import chat, init, lab, plan, provision, rollout, ssh_trust, status, token, verify
 from bedplate.errors import UserError
 
 
@@ -41,6 +41,7 @@ app.add_typer(lab.app, name="lab")
 app.add_typer(bundle_app, name="bundle")
 app.command("ssh-trust")(ssh_trust.ssh_trust)
 app.command("plan")(plan.plan)
+app.command("provision")(provision.provision)
 app.command("rollout")(rollout.rollout)
 app.command("verify")(verify.verify)
 app.command("status")(status.status)

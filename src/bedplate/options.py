@@ -16,6 +16,8 @@ ExtraVars = Annotated[
     list[str] | None,
     typer.Option("--extra-vars", "-e", help="NAME=VALUE, a JSON object or @FILE; never a secret. May be repeated."),
 ]
+Check = Annotated[bool, typer.Option("--check", help="Change nothing; say what would change.")]
+Diff = Annotated[bool, typer.Option("--diff", help="Show the changes inside files.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON object to a line on stdout.")]
 
 DEFAULT_INVENTORIES = Path("inventories")

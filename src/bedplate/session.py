@@ -48,6 +48,7 @@ class Ending:
     summary: str = ""
     extra: dict[str, Any] | None = None
     quiet: bool = False  # the command prints what it found; that it went well need not be said
+    notes: Sequence[str] = ()  # lines below the summary of what went well
     verdicts: bool = True  # whether to say here which checks do not hold
 
 
@@ -93,7 +94,8 @@ def _opened(command: str, site: str, as_json: bool) -> Iterator[Session]:
 def _closing_lines(session: Session, ending: Ending) -> list[str]:
     command, passed = session.command, duration(session.progress.elapsed())
     if ending.exit_code == OK:
-        return [] if ending.quiet else [f"{ending.summary or f'{command} of {session.site} is done'} ({passed})"]
+        summary = f"{ending.summary or f'{command} of {session.site} is done'} ({passed})"
+        return [] if ending.quiet else [summary, *ending.notes]
     if ending.exit_code == INTERRUPTED:
         heading = (
             f"{command} of {session.site} was interrupted after {passed}; everything that it had started has ended."

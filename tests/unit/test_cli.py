@@ -127,6 +127,33 @@ def test_rollout_hands_its_options_to_the_playbook_of_the_collection(acme, plays
     assert "gpu1: 1 changed, 2 unchanged" in result.stderr and result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        ([], ()),
+        (["-e", "a=1"], ("a=1",)),
+        # Last, so that it wins over what -e says of it.
+        (["--reboot", "-e", "a=1"], ("a=1", '{"bedplate_reboot_allowed": true}')),
+    ],
+)
+def test_provision_restarts_hosts_only_when_asked_to(acme, plays, words, variables):
+    plays.events = (DONE,)
+    result = bedplate("provision", "-s", "acme", "--limit", "gpu1", *words)
+    assert result.exit_code == 0
+    [what] = plays.asked
+    assert what == runner.Run("bedplate.llm.provision", acme, "gpu1", extra_vars=variables)
+    assert "provision of acme is done: gpu1: 1 changed, 2 unchanged" in result.stderr
+
+
+def test_that_a_host_waits_for_a_reboot_is_told_also_when_all_went_well(acme, plays):
+    waits = Check("reboot.distribution-not-waiting", False, "The host waits for a reboot: updated libc6.", "allow it.")
+    plays.events = (TaskEnded("gpu1", "reboot", "Look", "ok", checks=(waits, HOLDS, BROKEN)), DONE)
+    result = bedplate("provision", "-s", "acme")
+    assert result.exit_code == 0
+    assert f"gpu1: {waits.sentence}\n" in result.stderr
+    assert BROKEN.sentence not in result.stderr
+
+
 def test_a_failed_rollout_ends_with_host_role_task_message_and_log(acme, plays):
     plays.rc = 2
     plays.events = (TaskEnded("gpu1", "vllm", "Install", "failed", message="no room"), DONE)

@@ -183,21 +183,6 @@ def test_missing_parts_of_the_distribution_come_from_its_own_mirrors_and_the_sec
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/dev/nvidia0", True),
-        ("/dev/nvidiactl", True),
-        ("/dev/nvidia-uvm (deleted)", True),
-        ("/dev/nvidia-caps/nvidia-cap1", True),
-        ("/dev/nvidiafoo", False),
-        ("/tmp/dev/nvidia0", False),
-    ],
-)
-def test_devices_of_the_driver(path, expected):
-    assert driver_parse.is_drivers_device(path) is expected
-
-
-@pytest.mark.parametrize(
     ("words", "expected"),
     [("/x is already enrolled", True), ("/x is not enrolled", False), ("EFI variables are not supported", None)],
 )
@@ -232,18 +217,6 @@ def test_a_hosts_kernels_by_its_files(tmp_path):
     assert new.module is None
     assert old.initramfs is not None and old.initramfs.stale
     assert new.initramfs is not None and not new.initramfs.stale and new.initramfs.blocks_nouveau
-
-
-def test_who_holds_the_devices(tmp_path):
-    process = tmp_path / "proc/4711"
-    make(process / "comm", "python3\n")
-    make(process / "cgroup", "0::/system.slice/bedplate-vllm.service\n")
-    (process / "fd").mkdir()
-    (process / "fd/3").symlink_to("/dev/nvidia0")
-    (process / "fd/4").symlink_to("/dev/null")
-    (holder,) = driver_host.holders(tmp_path)
-    assert (holder.pid, holder.command, holder.unit) == (4711, "python3", "bedplate-vllm.service")
-    assert holder.devices == ("/dev/nvidia0",)
 
 
 # --- transactions ---

@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import (
-    DriverFacts,
-    Holder,
-    Offers,
-    Package,
-    Wanted,
-)
+from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import DriverFacts, Offers, Package, Wanted
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import is_other_kind
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_plan import make_plan
+from ansible_collections.bedplate.llm.plugins.module_utils.gpu_holders import Holder
 from driver_hosts import (
     B200,
     DEBIAN,

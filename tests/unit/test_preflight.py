@@ -19,7 +19,6 @@ from ansible_collections.bedplate.llm.plugins.module_utils.preflight import (
     parse_os_release,
     parse_ports,
     parse_sockets,
-    parse_unit,
     system_supported,
 )
 
@@ -187,20 +186,6 @@ def test_only_sockets_that_hold_a_port_are_seen() -> None:
     assert parse_sockets("tcp", TCP) == [(8443, "12345")]
     assert parse_sockets("udp", UDP6) == [(546, "777")]
     assert parse_sockets("tcp", "") == []
-
-
-@pytest.mark.parametrize(
-    ("cgroup", "expected"),
-    [
-        ("0::/system.slice/bedplate-gateway.service\n", "bedplate-gateway.service"),
-        ("0::/system.slice/ssh.service/session.scope\n", "ssh.service"),
-        ("1:name=systemd:/user.slice/user-0.slice\n0::/system.slice/x.service\n", "x.service"),
-        ("0::/user.slice/user-1000.slice/session-1.scope\n", ""),
-        ("", ""),
-    ],
-)
-def test_the_unit_of_a_process_is_its_innermost_service(cgroup: str, expected: str) -> None:
-    assert parse_unit(cgroup) == expected
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("max\n", 2048000), ("", 2048000), ("1000000\n", 1000000)])

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import testinfra
-from ansible_collections.bedplate.llm.plugins.module_utils.lab_machines import answers
 
 from bedplate.describe import Host, describe
 from bedplate.sites import Site
@@ -87,8 +86,3 @@ def boot_id(machine: testinfra.host.Host) -> str:
         return str(machine.check_output(f"cat {BOOT_ID}"))
     except RuntimeError:  # ssh itself failed
         return ""
-
-
-def wait_for_next_boot(machine: testinfra.host.Host, access: Host, before: str) -> None:
-    """Wait until another boot lets the operator in: with the pinned host key, or the connection is refused."""
-    wait_until(lambda: answers(access.address) and boot_id(machine) not in ("", before), 240)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
+import time
+from dataclasses import dataclass
 
 import pytest
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_keys import host_key
 from ansible_collections.bedplate.llm.plugins.module_utils.nft_state import UNIT
-from conftest import boot_id, wait_for_next_boot
+from conftest import boot_id
+from reboot_contract import ENGINE, REASON, REASON_FILE, WITHDRAWN, have_it_wait, reboot, said
 
 WORDS = "what the machine must not forget"
 KEY = "correct-horse-battery-staple"
@@ -27,9 +31,16 @@ def disk(declared) -> str:
     return f"/dev/disk/by-id/virtio-{declared['lab_disks'][0]['serial']}"
 
 
+@dataclass(frozen=True)
+class Restarted:
+    first: str  # the boot before
+    said: str  # what the operator read
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def before(machine, access, disk) -> str:
-    """Write to an encrypted disk and to the system's own, and restart the machine; the boot in which that was."""
+def before(machine, disk) -> Restarted:
+    """Write to an encrypted disk and to the system's own, and have the role restart the machine."""
     first = boot_id(machine)
     # Few iterations: an emulated processor needs minutes for what protects a real key.
     made = cryptsetup(machine, f"luksFormat --pbkdf pbkdf2 --pbkdf-force-iterations 1000 {disk}")
@@ -38,13 +49,15 @@ def before(machine, access, disk) -> str:
     machine.check_output(f"sudo mkfs.ext4 -q {MAPPED} && sudo mount {MAPPED} /mnt")
     machine.check_output(f"echo '{WORDS}' | sudo tee /mnt/words /var/lib/words")
     machine.check_output(f"sudo umount /mnt && sudo cryptsetup close {VOLUME}")
-    machine.run("sudo systemctl reboot")
-    wait_for_next_boot(machine, access, first)
-    return first
+    have_it_wait(machine)
+    started = time.monotonic()
+    done = reboot(bedplate_reboot_allowed=True, reboot_timeout=600)
+    assert done.returncode == 0, said(done)
+    return Restarted(first, said(done), time.monotonic() - started)
 
 
 def test_it_is_another_boot_of_the_same_machine(before, machine, access):
-    assert boot_id(machine) != before
+    assert boot_id(machine) != before.first
     pinned = host_key(access.secrets_dir, access.name).with_suffix(".pub").read_text().split()[:2]
     scan = subprocess.run(
         ["ssh-keyscan", "-t", "ed25519", "-p", str(access.ssh_port), access.address],
@@ -53,6 +66,23 @@ def test_it_is_another_boot_of_the_same_machine(before, machine, access):
         check=True,
     )
     assert scan.stdout.split()[1:] == pinned
+
+
+def test_the_operator_reads_how_long_the_machine_was_away(before):
+    away = re.search(r"The host was restarted and is back after (\d+) s", before.said)
+    assert away, before.said
+    assert 0 < int(away[1]) < before.seconds
+
+
+def test_the_service_was_drained_in_the_boot_before_and_is_back(before, machine):
+    assert machine.check_output(f"cat {WITHDRAWN}") == before.first
+    assert machine.service(ENGINE).is_running
+
+
+def test_nothing_waits_any_more_and_the_machine_remembers_why_it_was_restarted(before, machine):
+    assert not machine.file(REASON_FILE).exists
+    journal = machine.check_output("sudo journalctl --boot=-1 --output cat --grep 'bedplate restarts this host'")
+    assert REASON in journal
 
 
 def test_the_root_file_system_holds_what_was_written(before, machine):

@@ -17,8 +17,8 @@ def rollout(
     site: options.SiteName,
     inventories: options.Inventories = options.DEFAULT_INVENTORIES,
     limit: options.Limit = "",
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; say what would change.")] = False,
-    diff: Annotated[bool, typer.Option("--diff", help="Show the changes inside files.")] = False,
+    check: options.Check = False,
+    diff: options.Diff = False,
     tags: Annotated[str, typer.Option("--tags", "-t", help="Only these roles, such as gateway or vllm,gateway.")] = "",
     extra_vars: options.ExtraVars = None,
     as_json: options.AsJson = False,
@@ -29,11 +29,20 @@ def rollout(
     failed on a host, 2 it could not run (a host not reachable, the inventory wrong).
     """
     found = find_site(site, inventories)
+    what = Run(f"{NAMESPACE}.site", found.path, limit, check, diff, tags, tuple(extra_vars or ()))
+    change_hosts("rollout", site, what, as_json)
+
+
+def change_hosts(command: str, site: str, what: Run, as_json: bool) -> None:
+    """Run a playbook that changes hosts, tell what it came to, and leave with its exit code."""
 
     def body(session: Session) -> Ending:
-        what = Run(f"{NAMESPACE}.site", found.path, limit, check, diff, tags, tuple(extra_vars or ()))
         report = session.play(what)
-        title = "Nothing was changed; a rollout would come to" if check else f"rollout of {site} is done"
-        return Ending(report, report.rollout_exit_code(), f"{title}: {hosts_line(report)}")
+        title = f"Nothing was changed; a {command} would come to" if what.check else f"{command} of {site} is done"
+        # That a host waits for a reboot fails no run that was not to restart it, and must not go unread either.
+        waiting = [
+            f"{host}: {check.sentence}" for host, check in report.failing_checks if check.id.startswith("reboot.")
+        ]
+        return Ending(report, report.rollout_exit_code(), f"{title}: {hosts_line(report)}", notes=waiting)
 
-    leave(run_session("rollout", site, as_json, body))
+    leave(run_session(command, site, as_json, body))
