@@ -67,6 +67,22 @@ def reboot_reasons(facts: DriverFacts, wanted: Wanted) -> List[str]:
     return reasons
 
 
+def reboot_ahead(facts: DriverFacts, wanted: Wanted, plan: Plan) -> List[str]:
+    """Why a change that is due would need a restart.
+
+    From the change until then the module that is loaded has libraries of another version beside it, and an engine that
+    stops does not start again.
+    """
+    if wanted.source == PREINSTALLED or plan.settled or not facts.loaded_version:
+        return []
+    version = expected_version(facts, wanted)
+    if facts.loaded_version != version:
+        return [f"NVIDIA's module {facts.loaded_version} is loaded, and goes on beside {version} until a restart"]
+    if facts.loaded_kind and plan.kind and facts.loaded_kind != plan.kind:
+        return [f"the {facts.loaded_kind} module is loaded, and goes on until a restart brings the {plan.kind} one"]
+    return []
+
+
 def can_load(facts: DriverFacts, wanted: Wanted) -> bool:
     """Whether the module can simply be loaded into the running kernel: a fresh installation without nouveau."""
     module = facts.running_module

@@ -126,6 +126,11 @@ reboot_reasons:
   returned: always
   type: list
   elements: str
+reboot_ahead:
+  description: Why a change that is due would need a restart, with a driver at work beside libraries of another version.
+  returned: always
+  type: list
+  elements: str
 loadable:
   description: Whether the module can be loaded as it is, without a restart.
   returned: always
@@ -301,6 +306,7 @@ def main():
         stale_initramfs=list(driver_checks.stale_initramfs(facts)),
         kernels_without_module=list(driver_checks.kernels_without_module(facts, version)),
         reboot_reasons=driver_checks.reboot_reasons(facts, wanted),
+        reboot_ahead=driver_checks.reboot_ahead(facts, wanted, plan),
         loadable=driver_checks.can_load(facts, wanted),
         next_step=driver_checks.next_step(facts, wanted, plan),
         checks=as_dicts(driver_checks.checks(facts, wanted, plan)),

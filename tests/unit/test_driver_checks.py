@@ -10,6 +10,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.driver_checks import 
     checks,
     kernels_without_module,
     next_step,
+    reboot_ahead,
     reboot_reasons,
     stale_initramfs,
 )
@@ -25,6 +26,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.driver_plan import ma
 from driver_hosts import B200, GOOD, NEW, OLD, OTHER, RUNNING, VIRGIN, WANTED, driven, kernel, packages
 
 PREINSTALLED = Wanted(source="preinstalled")
+CLOSED = replace(WANTED, kernel_module="proprietary")
 BARE = Initramfs("/boot/initrd.img", nouveau=True, blocks_nouveau=False)
 
 
@@ -142,3 +144,20 @@ def test_which_kernels_lack_the_module_and_which_initramfs_is_old():
     assert stale_initramfs(facts) == (OTHER,)
     old = Initramfs("/boot/initrd.img", nouveau=False, blocks_nouveau=True, stale=True)
     assert stale_initramfs(replace(GOOD, kernels=(driven(RUNNING, initramfs=old),))) == (RUNNING,)
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted", "said"),
+    [
+        (GOOD, WANTED, []),
+        (GOOD, replace(CLOSED, version=NEW), [f"{OLD} is loaded, and goes on beside {NEW}"]),
+        (GOOD, CLOSED, ["the open module is loaded, and goes on until a restart"]),
+        (VIRGIN, WANTED, []),
+        (GOOD, PREINSTALLED, []),
+    ],
+    ids=["settled", "another version", "another kind", "nothing loaded", "not ours to change"],
+)
+def test_a_change_below_a_loaded_driver_is_known_to_take_a_restart(facts, wanted, said):
+    ahead = reboot_ahead(facts, wanted, make_plan(facts, wanted))
+    assert len(ahead) == len(said)
+    assert all(part in sentence for part, sentence in zip(said, ahead, strict=True))

@@ -86,6 +86,14 @@ def test_a_service_that_somebody_stopped_stays_stopped(machines):
     first.do("sudo systemctl start bedplate-vllm")
 
 
+def test_a_change_that_takes_a_restart_is_not_begun_without_leave(machines):
+    before = [machine.look() for machine in machines]
+    done = run(provision_argv(stand_in_version="4", stand_in_needs_reboot=True, stand_in_foresees_reboot=True))
+    assert done.returncode != 0
+    assert "llm1 was not changed, since that takes a restart: version 3 is at work." in said(done)
+    assert [machine.look() for machine in machines] == before
+
+
 WAITS = "The host waits for a reboot: stand_in: version 4 is installed and not loaded."
 
 

@@ -16,6 +16,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "version": {"type": "str", "required": True},
+            "foresees_reboot": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -27,7 +28,8 @@ def main() -> None:
         "reason": f"Version {loaded} is loaded and {module.params['version']} is wanted.",
         "remedy": "install it, and restart the host.",
     }
-    module.exit_json(changed=False, checks=[check])
+    ahead = [] if check["ok"] or not module.params["foresees_reboot"] else [f"version {loaded} is at work"]
+    module.exit_json(changed=False, checks=[check], reboot_ahead=ahead)
 
 
 if __name__ == "__main__":
