@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import testinfra
 from ansible_collections.bedplate.llm.plugins.module_utils import gateway_jwt
+from scenario import Scenario
 
 SCENARIO = Path(__file__).resolve().parent.parent
-PROJECT = SCENARIO.parents[1]
-INVENTORY = SCENARIO / "inventory"
+LAB = Scenario(SCENARIO)
 
 
 def machine(name: str) -> testinfra.host.Host:
-    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}&force_ansible=True")
+    return LAB.by_ansible(name)
 
 
 @pytest.fixture(scope="session")
@@ -34,17 +32,7 @@ def client() -> testinfra.host.Host:
 
 
 def run(playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A playbook as a user runs it; the output is what they would read."""
-    program = Path(sys.executable).with_name("ansible-playbook")
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "MOLECULE_PROJECT_DIRECTORY": str(PROJECT)}
-    return subprocess.run(
-        [str(program), playbook, "-i", str(INVENTORY), *arguments],
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return LAB.play(playbook, None, *arguments)
 
 
 @dataclass(frozen=True)

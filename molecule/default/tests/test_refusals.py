@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, SCENARIO, run
+from conftest import SCENARIO, run
+from scenario import PROJECT
 
 LOOK = (
     # .incoming holds what arrived and was not accepted yet: the next transfer goes on from there.

@@ -6,9 +6,10 @@ Runs last (by this file's name): everything else sees the machine as the rollout
 from __future__ import annotations
 
 import ssl
-import time
 import urllib.error
 import urllib.request
+
+from scenario import wait_until
 
 PATIENCE = 400  # seconds; the engine needs 70 to 150 to start on two busy cores
 
@@ -35,19 +36,12 @@ def started(machine) -> str | None:
         return None
 
 
-def wait_until(condition, seconds: float = PATIENCE) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not so after {seconds} s"
-        time.sleep(2)
-
-
 def test_the_engine_is_back_after_sigkill(server, site):
     assert answers(site)
     before = server.check_output("systemctl show --property MainPID --value bedplate-vllm.service")
     server.check_output(f"sudo kill -KILL {before}")
     wait_until(lambda: not answers(site), 30)
-    wait_until(lambda: answers(site))
+    wait_until(lambda: answers(site), PATIENCE)
     assert server.check_output("systemctl show --property MainPID --value bedplate-vllm.service") != before
 
 
@@ -55,7 +49,7 @@ def test_everything_is_back_after_a_reboot(server, site):
     before = started(server)
     server.check_output("sudo systemd-run --on-active=1 systemctl reboot")  # after the answer is here
     wait_until(lambda: started(server) not in (None, before), 90)
-    wait_until(lambda: answers(site))
+    wait_until(lambda: answers(site), PATIENCE)
     for unit in ("bedplate-firewall", "bedplate-gateway", "bedplate-vllm"):
         assert server.service(f"{unit}.service").is_running
     assert "policy drop" in server.check_output("sudo nft list table inet bedplate")

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
+from scenario import Scenario
 
 SCENARIO = Path(__file__).resolve().parent.parent
-PROJECT = SCENARIO.parents[1]
-INVENTORY = SCENARIO / "inventory"
+LAB = Scenario(SCENARIO)
 GPU = "/srv/hardware/pci/0000:17:00.0/device"
 H100, V100 = "0x2330", "0x1db5"
 
@@ -28,46 +24,19 @@ LOOK = (
 )
 
 
-def machine(name: str) -> testinfra.host.Host:
-    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}&force_ansible=True")
-
-
 @pytest.fixture(scope="session")
 def host() -> testinfra.host.Host:
-    return machine("gpu1")
+    return LAB.by_ansible("gpu1")
 
 
 @pytest.fixture(scope="session")
 def virgin() -> testinfra.host.Host:
-    return machine("spare1")
-
-
-def play(playbook: Path | str, variables: dict[str, Any], *options: str) -> subprocess.CompletedProcess[str]:
-    """As a user runs it; the output is what they would read."""
-    program = Path(sys.executable).with_name("ansible-playbook")
-    return subprocess.run(
-        [str(program), str(playbook), "-i", str(INVENTORY), "-e", json.dumps(variables), *options],
-        cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return LAB.by_ansible("spare1")
 
 
 def driver(name: str, variables: dict[str, Any] | None = None, *options: str, entry: str = "main"):
     """The role on one machine."""
-    return play(SCENARIO / "playbooks" / "role.yml", {"on": name, "entry": entry, **(variables or {})}, *options)
-
-
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    return " ".join((done.stdout + done.stderr).split())
-
-
-def changed(done: subprocess.CompletedProcess[str]) -> int:
-    """How many tasks of a run that went well changed something."""
-    assert done.returncode == 0, said(done)[-4000:]
-    return int(done.stdout.rpartition("PLAY RECAP")[2].partition("changed=")[2].split()[0])
+    return LAB.play(SCENARIO / "playbooks" / "role.yml", {"on": name, "entry": entry, **(variables or {})}, *options)
 
 
 def info(host: testinfra.host.Host, **options: Any) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import H100, LOOK, V100, driver, fitted, info, said
+from conftest import H100, LOOK, V100, driver, fitted, info
+from scenario import said
 
 VERSION = "535.261.03"
 SECURE_BOOT = "efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"

@@ -6,7 +6,8 @@ What is asserted is asked of modinfo, apt and dpkg themselves, not of our module
 from __future__ import annotations
 
 import pytest
-from conftest import LOOK, changed, driver, failing, info, said
+from conftest import LOOK, driver, failing, info
+from scenario import changed, said
 
 OPEN, UPGRADE = "535.261.03", "535.309.01"
 KERNEL, LATER = "6.1.0-50-cloud-amd64", "6.1.0-50-amd64"

@@ -6,7 +6,8 @@ On the machine that was a virgin until here. Its own kernel goes first, so that 
 from __future__ import annotations
 
 import pytest
-from conftest import driver, failing, info, said
+from conftest import driver, failing, info
+from scenario import said
 
 KERNEL, BROKEN = "6.1.0-50-cloud-amd64", "6.9.9-broken"
 # Headers that are there, and with which nothing can be built.

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,53 +11,31 @@ from typing import Any
 import pytest
 import testinfra
 from ansible_collections.bedplate.llm.plugins.module_utils import gateway_jwt
-from ansible_collections.bedplate.llm.plugins.module_utils.lab_machines import answers
+from scenario import Scenario, by_ssh
 
-from bedplate.describe import Host, describe
-from bedplate.sites import Site
+from bedplate.describe import Host
 
 SCENARIO = Path(__file__).resolve().parent.parent
-PROJECT = SCENARIO.parents[1]
-INVENTORY = SCENARIO / "inventory"
+LAB = Scenario(SCENARIO)
 NAME = "gpu1"
 CONTAINER = "bedplate-vllm"
 SPEC = "/run/cdi/nvidia.yaml"
 
 
 def play(playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A playbook as a user runs it; the output is what they would read."""
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("ansible-playbook")), playbook, "-i", str(INVENTORY), *arguments],
-        cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 1.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not so after {seconds} s"
-        time.sleep(pause)
+    return LAB.play(playbook, None, *arguments)
 
 
 @pytest.fixture(scope="session")
 def access() -> Host:
-    """How the operator reaches the machine, as `bedplate` itself finds it out."""
-    return describe(Site("gpu_host_vm", INVENTORY))[NAME]
+    """How the operator reaches the machine."""
+    return LAB.access()[NAME]
 
 
 @pytest.fixture(scope="session")
 def machine(access: Host) -> testinfra.host.Host:
-    """Over one ssh connection that stays open: each new one takes a second on an emulated processor."""
-    return testinfra.get_host(
-        f"ssh://{access.ssh_user}@{access.address}:{access.ssh_port}",
-        ssh_identity_file=access.ssh_key,
-        ssh_extra_args=f"-F /dev/null {access.ssh_arguments}",
-        controlpersist=60,
-    )
+    """Over one connection that stays open: each new one takes a second on an emulated processor."""
+    return by_ssh(access, keep=60)
 
 
 @pytest.fixture(scope="session")
@@ -99,15 +74,3 @@ def ask(site: dict[str, Any]) -> Callable[[str], str]:
 def engine_pid(machine: testinfra.host.Host) -> str:
     """The engine's process, by podman and not by our own code."""
     return str(machine.check_output("sudo podman container inspect --format '{{.State.Pid}}' " + CONTAINER))
-
-
-def boot_id(machine: testinfra.host.Host) -> str:
-    """Which boot the machine is in; empty while it lets nobody in."""
-    try:
-        return str(machine.check_output("cat /proc/sys/kernel/random/boot_id"))
-    except RuntimeError:  # ssh itself failed
-        return ""
-
-
-def wait_for_next_boot(machine: testinfra.host.Host, access: Host, before: str) -> None:
-    wait_until(lambda: answers(access.address) and boot_id(machine) not in ("", before), 300)

@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import CONTAINER, INVENTORY, NAME, PROJECT, SPEC, engine_pid, wait_until
+from conftest import CONTAINER, LAB, NAME, SPEC, engine_pid
+from scenario import PROJECT, wait_until
 
 sys.path.append(str(PROJECT / "tests/unit"))
 
@@ -115,7 +116,17 @@ def test_another_image_than_the_bundles_is_not_taken(machine, access, tmp_path):
         ),
     ):
         done = subprocess.run(
-            [f"{sys.prefix}/bin/ansible", NAME, "-i", str(INVENTORY), "-b", "-m", module, "-a", json.dumps(arguments)],
+            [
+                f"{sys.prefix}/bin/ansible",
+                NAME,
+                "-i",
+                str(LAB.inventory),
+                "-b",
+                "-m",
+                module,
+                "-a",
+                json.dumps(arguments),
+            ],
             cwd=PROJECT,
             capture_output=True,
             text=True,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import SPEC, boot_id, engine_pid, wait_for_next_boot, wait_until
+from conftest import SPEC, engine_pid
+from scenario import boot_id, wait_for_next_boot, wait_until
 
 
 @pytest.fixture(scope="module")

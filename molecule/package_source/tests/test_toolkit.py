@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import SCENARIO, run
+from conftest import LAB, SCENARIO
 
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so"
 
@@ -39,7 +39,7 @@ def test_a_toolkit_that_the_driver_is_too_old_for_is_refused(host, refused):
 
 def test_a_package_that_went_missing_is_brought_back_and_held(host):
     host.check_output("sudo apt-get remove -y --allow-change-held-packages libcurand-dev-13-0")
-    done = run(str(SCENARIO / "converge.yml"), {})
+    done = LAB.play(str(SCENARIO / "converge.yml"), {})
     assert done.returncode == 0, done.stdout[-4000:]
     assert host.package("libcurand-dev-13-0").is_installed
     assert "libcurand-dev-13-0" in host.check_output("apt-mark showhold")

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import testinfra
+from scenario import Scenario, by_ssh
 
-from bedplate.describe import Host, describe
-from bedplate.sites import Site
+from bedplate.describe import Host
 
-SCENARIO = Path(__file__).resolve().parent.parent
-PROJECT = SCENARIO.parents[1]
-INVENTORY = SCENARIO / "inventory"
-ENVIRONMENT = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_ROLES_PATH": str(SCENARIO / "roles")}
+LAB = Scenario(Path(__file__).resolve().parent.parent)
 UNIT = "bedplate-vllm.service"
 ENDPOINTS = "/run/bedplate-endpoints/vllm.yaml"
 
 
-def argv(program: str, *arguments: str) -> list[str]:
-    return [str(Path(sys.executable).with_name(program)), *arguments]
-
-
 def provision_argv(**variables: object) -> list[str]:
-    return argv("ansible-playbook", "bedplate.llm.provision", "-i", str(INVENTORY), "-e", json.dumps(variables))
-
-
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
-
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    return " ".join((done.stdout + done.stderr).split())
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not so after {seconds} s"
-        time.sleep(0.3)
+    return LAB.play_argv("bedplate.llm.provision", variables)
 
 
 @dataclass(frozen=True)
@@ -61,12 +32,7 @@ class Seen:
 
 class Machine:
     def __init__(self, access: Host) -> None:
-        self._host = testinfra.get_host(
-            f"ssh://{access.ssh_user}@{access.address}:{access.ssh_port}",
-            ssh_identity_file=access.ssh_key,
-            ssh_extra_args=f"-F /dev/null {access.ssh_arguments}",
-            controlpersist=0,
-        )
+        self._host = by_ssh(access)
 
     def do(self, command: str) -> str:
         return str(self._host.check_output(command))
@@ -94,4 +60,4 @@ class Machine:
 @pytest.fixture(scope="session")
 def machines() -> list[Machine]:
     """llm1, llm2 and llm3, in the order in which they are provisioned."""
-    return [Machine(host) for _name, host in sorted(describe(Site("provision", INVENTORY)).items())]
+    return [Machine(host) for _name, host in sorted(LAB.access().items())]

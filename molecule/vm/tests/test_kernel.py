@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import Disk
-from conftest import BOOT_ID, boot_id
+from scenario import BOOT_ID, boot_id
 
 # TPM2_GetRandom for eight bytes, and where the answer says how it went: Trusted Platform Module Library, part 3.
 ASK_THE_TPM = """

@@ -8,7 +8,8 @@ import pytest
 import traces
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import processes_in
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import parse_lab
-from conftest import NAME, PROJECT, changed, play, play_argv, wait_until
+from conftest import LAB, NAME, play
+from scenario import PROJECT, changed, wait_until
 
 
 def test_raising_the_lab_again_changes_nothing(machine):
@@ -34,7 +35,7 @@ def test_a_lab_goes_down_in_the_middle_of_its_rise_and_leaves_nothing(second_lab
     before = traces.look()
     assert before.of(lab.name) == []
     with (tmp_path / "up.log").open("w") as log:
-        up = subprocess.Popen(play_argv("bedplate.llm.lab_up", second_lab), cwd=PROJECT, stdout=log, stderr=log)
+        up = subprocess.Popen(LAB.play_argv("bedplate.llm.lab_up", second_lab), cwd=PROJECT, stdout=log, stderr=log)
     try:
         wait_until(lambda: up.poll() is not None or len(processes_in(lab.cgroup(NAME))) > 1, 120, 0.2)
         middle = traces.look().of(lab.name)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pytest
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_keys import host_key
 from ansible_collections.bedplate.llm.plugins.module_utils.nft_state import UNIT
-from conftest import boot_id
 from reboot_contract import ENGINE, REASON, REASON_FILE, WITHDRAWN, have_it_wait, reboot, said
+from scenario import boot_id
 
 WORDS = "what the machine must not forget"
 KEY = "correct-horse-battery-staple"

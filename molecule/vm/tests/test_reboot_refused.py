@@ -6,8 +6,8 @@ After `test_reboot.py` (by its name), whose reboot the role carried out.
 from __future__ import annotations
 
 import pytest
-from conftest import boot_id
 from reboot_contract import ENGINE, REASON, have_it_wait, reboot, said
+from scenario import boot_id
 
 
 @pytest.fixture(scope="module", autouse=True)

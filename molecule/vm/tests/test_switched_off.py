@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import processes_in
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import parse_lab
-from conftest import NAME, boot_id, changed, play, wait_until
+from conftest import NAME, play
+from scenario import boot_id, changed, wait_until
 
 WORDS = "written before the power went"
 
