@@ -14,7 +14,7 @@ def before(machine, access) -> dict[str, str]:
         "spec": machine.file(SPEC).content_string,
         "image": machine.check_output("sudo podman container inspect --format '{{.Image}}' bedplate-vllm"),
     }
-    machine.run("sudo systemctl reboot")
+    machine.check_output("sudo systemd-run --on-active=1 systemctl reboot")  # after the answer is here
     wait_for_next_boot(machine, access, found["boot"])
     wait_until(lambda: machine.run("systemctl is-active --quiet bedplate-vllm").rc == 0, 300)
     return found
