@@ -41,11 +41,13 @@ _STEP_BYTES = 3.2
 
 # CUDA graphs, as the engine estimates them for 512 sequences, which is more than they take (7B: 0.83 and 0.55 GiB):
 # for each layer, and for each number that the heads put out, which the split attention holds in 32 parts.
-# Fitted to 11 starts of 28 to 64 layers and 12 to 40 heads, within 0.14 GiB.
+# Fitted to 12 starts of 28 to 64 layers and 12 to 40 heads, within 0.14 GiB.
 GRAPH_BYTES_PER_LAYER = int(0.0131 * GIB)
 GRAPH_BYTES_PER_OUTPUT = 0.0183 * GIB / 128
 # Latent attention puts out the latent, 512 numbers a head: 12.35 GiB for 128 heads, 6.30 for 64.
 GRAPH_BYTES_PER_LATENT_OUTPUT = 0.0965 * GIB / 512
+# Over an fp8 cache another kernel reads it, which is not split: 1.07 GiB for 128 heads.
+GRAPH_BYTES_PER_LATENT_OUTPUT_FP8 = 0.008 * GIB / 512
 _GRAPH_SEQUENCES = 512
 
 # NCCL's buffers and the all-reduce's, on each GPU that talks to others: 0.94 GiB between two GPUs.
@@ -73,10 +75,10 @@ def uncalibrated(arch: Architecture, parallelism: Parallelism, product: Product,
         return f"experts and latent attention were measured on Hopper only, and this is {product.architecture}"
     if arch.indexer is not None:
         return "sparse attention was never measured"
-    if arch.mla is not None and kv_dtype != "auto":
-        return "latent attention was never measured with an fp8 cache"
-    if parallelism.expert or parallelism.data > 1:
-        return "experts that ranks share were never measured"
+    if arch.mla is not None and kv_dtype not in ("auto", "fp8"):
+        return f"latent attention was never measured with a cache of {kv_dtype}"
+    if parallelism.data > 1:
+        return "experts that data ranks share were never measured"
     return ""
 
 
@@ -170,13 +172,15 @@ def _expert_workspace(arch: Architecture, parallelism: Parallelism, tokens: int)
     return int(routed * (max(width, arch.hidden_size) + max(2 * width, arch.hidden_size)) * 2)
 
 
-def graph_bytes(arch: Architecture, parallelism: Parallelism, max_num_seqs: int) -> int:
+def graph_bytes(arch: Architecture, parallelism: Parallelism, max_num_seqs: int, kv_dtype: str = "auto") -> int:
     """Memory that the engine sets aside for CUDA graphs."""
     layers = -(-arch.layers // parallelism.pipeline)
     share = min(1.0, 2 * max_num_seqs / _GRAPH_SEQUENCES)
     heads = arch.heads // parallelism.tensor
     if arch.mla is not None:
-        outputs = heads * arch.mla.kv_lora_rank * GRAPH_BYTES_PER_LATENT_OUTPUT
+        fp8 = kv_dtype.startswith("fp8")
+        each = GRAPH_BYTES_PER_LATENT_OUTPUT_FP8 if fp8 else GRAPH_BYTES_PER_LATENT_OUTPUT
+        outputs = heads * arch.mla.kv_lora_rank * each
     elif arch.compressed is not None:
         # As latent attention's, which it resembles; its graphs leave the attention itself out, so that it may be less.
         outputs = heads * arch.compressed.head_dim * GRAPH_BYTES_PER_LATENT_OUTPUT
@@ -195,6 +199,7 @@ def budget(
     max_num_batched_tokens: int,
     max_model_len: Optional[int],
     block_size: int,
+    kv_dtype: str = "auto",
 ) -> Budget:
     """Where the memory of the fullest GPU goes; `memory_bytes` is NVML's total."""
     usable = memory_bytes - DRIVER_BYTES
@@ -207,7 +212,7 @@ def budget(
         weights=weights,
         beside_weights=BESIDE_WEIGHTS_BYTES,
         activations=activation_bytes(arch, parallelism, max_num_seqs, max_num_batched_tokens, length, block_size),
-        graphs=graph_bytes(arch, parallelism, max_num_seqs),
+        graphs=graph_bytes(arch, parallelism, max_num_seqs, kv_dtype),
         communication=0 if alone else COMMUNICATION_BYTES,
         base=BASE_BYTES,
     )

@@ -130,7 +130,7 @@ def evaluate(question: Question, parallelism: Parallelism, precision: str, kv_dt
 
     def budget(length: int) -> Budget:
         return plan_memory.budget(
-            arch, engine, weights, gpus.memory_bytes, question.utilization, seqs, batched, length, block
+            arch, engine, weights, gpus.memory_bytes, question.utilization, seqs, batched, length, block, kv_dtype
         )
 
     def request(tokens: int) -> int:

@@ -35,7 +35,7 @@ def architecture_of(row: dict) -> Architecture:
 
 
 def parallelism_of(row: dict) -> Parallelism:
-    return Parallelism(row.get("tensor_parallel_size", 1))
+    return Parallelism(row.get("tensor_parallel_size", 1), expert=row.get("expert_parallel", False))
 
 
 def question(row: dict, **changes: object) -> Question:
@@ -67,6 +67,7 @@ def budget_of(row: dict) -> Budget:
         row.get("max_num_batched_tokens", option.max_num_batched_tokens),
         row["max_model_len"],
         option.block_size,
+        row["kv_dtype"],
     )
 
 
@@ -104,7 +105,7 @@ def test_each_part_of_the_memory_is_what_the_engine_reported_of_it(row):
     weights = (budget.weights + budget.beside_weights) / GIB
     # Everything but cache and graphs; then the graphs, which the engine takes from the room as it estimates them.
     rest = weights + (budget.activations + budget.communication + budget.base) / GIB
-    assert rest == pytest.approx(row["not_cache_gib"], abs=0.35)
+    assert rest == pytest.approx(row["not_cache_gib"], abs=0.4)
     assert budget.graphs / GIB == pytest.approx(row["requested_gib"] - row["not_cache_gib"] - row["kv_gib"], abs=0.2)
     assert budget.requested / GIB == pytest.approx(row["requested_gib"], abs=0.02)
 
@@ -115,8 +116,9 @@ def test_each_part_of_the_memory_is_what_the_engine_reported_of_it(row):
         ("deepseek-r1", "8xH200", 8, False, "auto", ""),
         ("deepseek-r1-distill-qwen-7b", "1xRTX4090", 1, False, "fp8", ""),
         ("deepseek-r1", "8xB200", 8, False, "auto", "this is blackwell"),
-        ("deepseek-r1", "8xH200", 8, True, "auto", "experts that ranks share"),
-        ("deepseek-r1", "8xH200", 8, False, "fp8", "fp8 cache"),
+        ("deepseek-r1", "8xH200", 8, True, "auto", ""),
+        ("deepseek-r1", "8xH200", 8, False, "fp8", ""),
+        ("deepseek-r1", "8xH200", 8, False, "fp8_ds_mla", "a cache of fp8_ds_mla"),
         ("deepseek-v3.2", "8xH200", 8, False, "auto", "sparse attention"),
     ],
 )
@@ -124,6 +126,7 @@ def test_a_plan_says_when_no_measured_start_stands_behind_its_memory(model, gpus
     arch = model_catalogue.find(model, model_catalogue.load()).architecture
     asked = Question(model=model, arch=arch, gpus=gpu_sets.parse(gpus))
     where = Parallelism(tensor, 1, 1, expert)
+    assert plan_memory.uncalibrated(arch, Parallelism(1, 1, 8, True), asked.gpus.product, "auto") or arch.moe is None
     why = plan_memory.uncalibrated(arch, where, asked.gpus.product, kv_dtype)
     assert reason in why if reason else why == ""
     option = plan_options.evaluate(asked, where, "bf16" if "distill" in model else "fp8_block", kv_dtype)
