@@ -24,7 +24,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, given = self.validate_argument_spec(
+        _result, given = self.validate_argument_spec(
             {
                 "boot_id": {"type": "str", "required": True},
                 "timeout": {"type": "int", "default": 1800},
