@@ -7,7 +7,7 @@ import subprocess
 from conftest import SCENARIO, play
 
 ENGINE = "bedplate-test-engine.service"
-REASON = "the test's module 2 is installed and 1 is loaded"
+REASON = "module 2 of the test is installed and 1 is loaded"
 REASON_FILE = "/run/bedplate/reboot.d/test_driver"
 WITHDRAWN = "/var/lib/bedplate-test-engine-withdrawn"
 

@@ -18,7 +18,7 @@ def test_a_machine_that_was_switched_off_comes_back_with_its_disks(machine, decl
     disk = f"/dev/disk/by-id/virtio-{declared['lab_disks'][-1]['serial']}"
     before = boot_id(machine)
     machine.check_output(f"echo '{WORDS}' | sudo dd of={disk} conv=fsync status=none")
-    machine.run("sudo systemctl poweroff")
+    machine.check_output("sudo systemd-run --on-active=1 systemctl poweroff")  # after the answer is here
     wait_until(lambda: not processes_in(lab.cgroup(NAME)), 60)
     assert changed(play("bedplate.llm.lab_up")) == 1
     assert boot_id(machine) not in ("", before)
