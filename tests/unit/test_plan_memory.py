@@ -35,7 +35,8 @@ def architecture_of(row: dict) -> Architecture:
 
 
 def parallelism_of(row: dict) -> Parallelism:
-    return Parallelism(row.get("tensor_parallel_size", 1), expert=row.get("expert_parallel", False))
+    tensor, data = row.get("tensor_parallel_size", 1), row.get("data_parallel_size", 1)
+    return Parallelism(tensor, data=data, expert=row.get("expert_parallel", False))
 
 
 def question(row: dict, **changes: object) -> Question:
