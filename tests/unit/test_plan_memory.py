@@ -112,22 +112,21 @@ def test_each_part_of_the_memory_is_what_the_engine_reported_of_it(row):
 
 
 @pytest.mark.parametrize(
-    ("model", "gpus", "tensor", "expert", "kv_dtype", "reason"),
+    ("model", "gpus", "where", "kv_dtype", "reason"),
     [
-        ("deepseek-r1", "8xH200", 8, False, "auto", ""),
-        ("deepseek-r1-distill-qwen-7b", "1xRTX4090", 1, False, "fp8", ""),
-        ("deepseek-r1", "8xB200", 8, False, "auto", "this is blackwell"),
-        ("deepseek-r1", "8xH200", 8, True, "auto", ""),
-        ("deepseek-r1", "8xH200", 8, False, "fp8", ""),
-        ("deepseek-r1", "8xH200", 8, False, "fp8_ds_mla", "a cache of fp8_ds_mla"),
-        ("deepseek-v3.2", "8xH200", 8, False, "auto", "sparse attention"),
+        ("deepseek-r1", "8xH200", Parallelism(8), "auto", ""),
+        ("deepseek-r1-distill-qwen-7b", "1xRTX4090", Parallelism(), "fp8", ""),
+        ("deepseek-r1", "8xB200", Parallelism(8), "auto", "this is blackwell"),
+        ("deepseek-r1", "8xH200", Parallelism(8, expert=True), "auto", ""),
+        ("deepseek-r1", "8xH200", Parallelism(8), "fp8", ""),
+        ("deepseek-r1", "8xH200", Parallelism(1, 1, 8, True), "auto", "experts that data ranks share"),
+        ("deepseek-r1", "8xH200", Parallelism(8), "fp8_ds_mla", "a cache of fp8_ds_mla"),
+        ("deepseek-v3.2", "8xH200", Parallelism(8), "auto", "sparse attention"),
     ],
 )
-def test_a_plan_says_when_no_measured_start_stands_behind_its_memory(model, gpus, tensor, expert, kv_dtype, reason):
+def test_a_plan_says_when_no_measured_start_stands_behind_its_memory(model, gpus, where, kv_dtype, reason):
     arch = model_catalogue.find(model, model_catalogue.load()).architecture
     asked = Question(model=model, arch=arch, gpus=gpu_sets.parse(gpus))
-    where = Parallelism(tensor, 1, 1, expert)
-    assert plan_memory.uncalibrated(arch, Parallelism(1, 1, 8, True), asked.gpus.product, "auto") or arch.moe is None
     why = plan_memory.uncalibrated(arch, where, asked.gpus.product, kv_dtype)
     assert reason in why if reason else why == ""
     option = plan_options.evaluate(asked, where, "bf16" if "distill" in model else "fp8_block", kv_dtype)
