@@ -35,6 +35,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages impor
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import GpuFacts
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations import find
 from ansible_collections.bedplate.llm.plugins.module_utils.preflight import parse_os_release
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 
 # Standard output of a command; None when it is missing or fails.
 Run = Callable[[Sequence[str]], Optional[str]]
@@ -158,9 +159,7 @@ def unattended_away(here: System, run: Run) -> Optional[bool]:
 def service(here: System, unit: str, run: Run) -> Service:
     if not here.init:
         return Service()
-    shown = parse.parse_unit_properties(
-        run(["systemctl", "show", unit, "-p", "LoadState,ActiveState,UnitFileState"]) or ""
-    )
+    shown = parse_show(run(["systemctl", "show", unit, "-p", "LoadState,ActiveState,UnitFileState"]) or "")
     if not shown:
         return Service()
     installed = shown.get("LoadState") == "loaded"

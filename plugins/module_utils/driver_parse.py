@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, List, Mapping, Optional, Set, Tuple
+from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import OPEN, PROPRIETARY, Module, Package
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import Repository
@@ -158,7 +158,3 @@ def parse_test_key(text: str) -> Optional[bool]:
     if "already enrolled" in text:
         return True
     return False if "not enrolled" in text else None
-
-
-def parse_unit_properties(text: str) -> Mapping[str, str]:
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)

@@ -27,11 +27,6 @@ class Unit:
     release: str = ""
 
 
-def parse_show(text: str) -> dict[str, str]:
-    """The properties that `systemctl show` prints."""
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-
-
 def unit_from(properties: Mapping[str, str], environment: str = "") -> Unit:
     """environment: the main process's, as /proc shows it."""
     variables = dict(item.split("=", 1) for item in environment.split("\0") if "=" in item)

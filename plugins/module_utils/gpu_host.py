@@ -22,6 +22,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import (
     NumaNode,
     Nvme,
 )
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 
 MODULE_VERSION = "proc/driver/nvidia/version"
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
@@ -80,7 +81,7 @@ def library_version(root: Path, name: str = "libnvidia-ml.so.1") -> Optional[str
 
 def parse_fabric_manager(show: str, version: str) -> FabricManager:
     """From `systemctl show` (LoadState, ActiveState) and `nv-fabricmanager --version`."""
-    properties = dict(line.split("=", 1) for line in show.splitlines() if "=" in line)
+    properties = parse_show(show)
     match = _VERSION.search(version)
     installed = properties.get("LoadState") == "loaded" or bool(match)
     return FabricManager(installed, match[0] if match else None, properties.get("ActiveState") if installed else None)

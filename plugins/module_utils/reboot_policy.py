@@ -15,7 +15,7 @@ from typing import Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils.checks import Check
 from ansible_collections.bedplate.llm.plugins.module_utils.gpu_holders import Found
-from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import parse_show
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 
 SESSION_PROPERTIES = ("Id", "Name", "TTY", "Class", "State", "RemoteHost", "Scope", "Timestamp")
 _OWN_SCOPE = re.compile(r"/(session-[^/\n]+\.scope)(?=/|$)", re.MULTILINE)

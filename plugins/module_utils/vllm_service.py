@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import List, Mapping, Sequence
+from typing import List, Sequence
 
 SYSUSERS = "sysusers"
 TMPFILES = "tmpfiles"
@@ -32,11 +32,6 @@ class State:
     unit_file_state: str
     needs_reload: bool
     running_release: str = ""
-
-
-def parse_show(text: str) -> Mapping[str, str]:
-    """The properties that `systemctl show` printed; empty ones included."""
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def decide(state: State, wanted_release: str, restart_when_changed: bool) -> List[str]:

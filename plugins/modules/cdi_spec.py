@@ -61,7 +61,7 @@ steps:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bedplate.llm.plugins.module_utils.container_toolkit import decide
 from ansible_collections.bedplate.llm.plugins.module_utils.container_toolkit_look import SERVICE, WATCH, gpus_of, look
-from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import parse_show
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 
 C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
 ARGV = {

@@ -80,10 +80,10 @@ from ansible_collections.bedplate.llm.plugins.module_utils.gateway_running impor
     behind,
     listener_errors,
     log_errors,
-    parse_show,
     unit_from,
     versions_from,
 )
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 
 C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
 PROPERTIES = "LoadState,UnitFileState,ActiveState,NeedDaemonReload,MainPID"

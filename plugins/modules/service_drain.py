@@ -85,7 +85,8 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bedplate.llm.plugins.module_utils import service_drain
-from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import explain_failure, parse_show
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
+from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import explain_failure
 
 C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
 

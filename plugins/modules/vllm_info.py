@@ -199,6 +199,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils import (
     vllm_journal,
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_client import Api
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_health import (
     Expected,
@@ -210,7 +211,6 @@ from ansible_collections.bedplate.llm.plugins.module_utils.vllm_health import (
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_install import FLAGS
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_process import engine_pid
-from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import parse_show
 
 C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
 PROPERTIES = "ActiveState,UnitFileState,NeedDaemonReload,MainPID,InvocationID"

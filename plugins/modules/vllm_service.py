@@ -107,6 +107,7 @@ import stat
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_process import engine_pid
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import (
     ENABLE,
@@ -118,7 +119,6 @@ from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import (
     State,
     decide,
     explain_failure,
-    parse_show,
     restart_pending,
 )
 

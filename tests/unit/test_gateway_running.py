@@ -12,10 +12,10 @@ from ansible_collections.bedplate.llm.plugins.module_utils.gateway_running impor
     behind,
     listener_errors,
     log_errors,
-    parse_show,
     unit_from,
     versions_from,
 )
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 
 RUNNING = Unit(loaded=True, enabled=True, active=True, needs_reload=False, pid=7, release="r1")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import (
     State,
     decide,
     explain_failure,
-    parse_show,
     restart_pending,
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from ansible_collections.bedplate.llm.plugins.module_utils.vllm_service import parse_show
+from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 
 from bedplate import options
 from bedplate.collection import NAMESPACE
