@@ -111,11 +111,6 @@ def parse_rpm(text: str) -> Dict[str, str]:
     return {row[0]: row[1] for row in rows if len(row) == 2}
 
 
-def parse_locks(text: str) -> Tuple[str, ...]:
-    """Names of packages in what `dnf versionlock list` prints: "cuda-nvcc-13-0-0:13.0.88-1.*"."""
-    return tuple(match.group(1) for match in re.finditer(r"^(\S+)-\d+:\S+$", text, re.MULTILINE))
-
-
 def missing(wanted: Wanted, found: Found) -> List[str]:
     return [name for name in wanted.names(found.manager) if name not in found.installed]
 

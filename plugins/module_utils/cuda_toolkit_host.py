@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Callable, List, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import cuda_toolkit, gpu_host
+from ansible_collections.bedplate.llm.plugins.module_utils.package_manager import parse_locks
 from ansible_collections.bedplate.llm.plugins.module_utils.package_source import APT
 from ansible_collections.bedplate.llm.plugins.module_utils.package_source_host import find_manager
 
@@ -25,7 +26,7 @@ def look(wanted: cuda_toolkit.Wanted, run: Run, root: Path) -> cuda_toolkit.Foun
     else:
         text = run(["rpm", "--query", "--queryformat", "%{NAME}\\t%{VERSION}-%{RELEASE}\\n", *names])[1]
         installed = cuda_toolkit.parse_rpm(text)
-        held = cuda_toolkit.parse_locks(run(["dnf", "-q", "versionlock", "list"])[1]) if installed else ()
+        held = parse_locks(run(["dnf", "-q", "versionlock", "list"])[1]) if installed else ()
     compiler = f"{wanted.home}/bin/nvcc"
     answer = run([compiler, "--version"])[1] if os.access(compiler, os.X_OK) else ""
     driver = gpu_host.library_version(root) or gpu_host.read_module(root).module_version or ""

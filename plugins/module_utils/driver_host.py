@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import re
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
 from ansible_collections.bedplate.llm.plugins.module_utils import gpu_holders, gpu_host
@@ -91,6 +91,10 @@ def module_of(release: str, name: str, run: Run) -> Optional[Module]:
     return None
 
 
+def _redirected(run: Run) -> str:
+    return str(parse.redirected(run(["modprobe", "--showconfig"]) or ""))
+
+
 def _initramfs(root: Path, release: str, newest: float, blocking: Iterable[str], run: Run) -> Optional[Initramfs]:
     for name in (f"initrd.img-{release}", f"initramfs-{release}.img"):
         path = root / "boot" / name
@@ -108,10 +112,10 @@ def kernels(root: Path, here: System, run: Run) -> Tuple[Kernel, ...]:
     for pattern in _LOADER_FILES:
         for path in (root / "boot").glob(pattern):
             listed |= parse.loader_entries(_text(path))
-    config = run(["modprobe", "--showconfig"]) or ""
+    name = _redirected(run)
     files = modprobe_files(root)
-    blocking = [name for name, path in files.items() if parse.blocks_nouveau(_text(path))]
-    ours = [path for name, path in files.items() if name.startswith("bedplate-")]
+    blocking = [file for file, path in files.items() if parse.blocks_nouveau(_text(path))]
+    ours = [path for file, path in files.items() if file.startswith("bedplate-")]
     newest = max([path.stat().st_mtime for path in ours], default=0.0)
     return tuple(
         Kernel(
@@ -120,7 +124,7 @@ def kernels(root: Path, here: System, run: Run) -> Tuple[Kernel, ...]:
             listed=release in listed if listed else None,
             headers=(root / "lib/modules" / release / "build" / "Makefile").is_file(),
             headers_package=headers_package(here, release),
-            module=module_of(release, parse.redirected(config), run),
+            module=module_of(release, name, run),
             initramfs=_initramfs(root, release, newest, blocking, run),
         )
         for release in parse.boot_images(names)
@@ -130,15 +134,19 @@ def kernels(root: Path, here: System, run: Run) -> Tuple[Kernel, ...]:
 # --- packages -------------------------------------------------------------------------------------------------------
 
 
-def packages(here: System, run: Run) -> Tuple[Tuple[Package, ...], Tuple[Package, ...]]:
-    """The driver's installed packages, and the kernels'."""
+def installed(here: System, run: Run) -> List[Package]:
+    """Everything that is installed."""
     if here.manager == "apt":
-        found = parse.parse_dpkg(run(["dpkg-query", "--show", f"--showformat={parse.DPKG_FORMAT}"]) or "")
-    elif here.manager == "dnf":
+        return list(parse.parse_dpkg(run(["dpkg-query", "--show", f"--showformat={parse.DPKG_FORMAT}"]) or ""))
+    if here.manager == "dnf":
         listing = run(["rpm", "--query", "--all", "--queryformat", parse.RPM_FORMAT]) or ""
-        found = parse.parse_rpm(listing, run(["dnf", "--quiet", "versionlock", "list"]) or "")
-    else:
-        found = []
+        return list(parse.parse_rpm(listing, run(["dnf", "--quiet", "versionlock", "list"]) or ""))
+    return []
+
+
+def sort_out(found: Iterable[Package]) -> Tuple[Tuple[Package, ...], Tuple[Package, ...]]:
+    """The driver's packages, and the kernels'."""
+    found = list(found)
     return (
         tuple(package for package in found if is_drivers(package.name)),
         tuple(package for package in found if is_kernels(package.name)),
@@ -198,7 +206,9 @@ def gpus(facts: GpuFacts) -> Tuple[Gpu, ...]:
 def look(root: Path, run: Run, hardware: GpuFacts) -> DriverFacts:
     here = system(root, run)
     loaded = gpu_host.read_module(root)
-    installed, kernel_packages = packages(here, run)
+    drivers, kernel_packages = sort_out(installed(here, run))
+    bootable = kernels(root, here, run)
+    running = next((kernel for kernel in bootable if kernel.running), None)
     key, enrolled = signing_key(root, run)
     manager = hardware.fabric_manager
     fabric = service(here, "nvidia-fabricmanager.service", run)
@@ -207,16 +217,16 @@ def look(root: Path, run: Run, hardware: GpuFacts) -> DriverFacts:
     files = modprobe_files(root)
     return DriverFacts(
         system=here,
-        kernels=kernels(root, here, run),
+        kernels=bootable,
         gpus=gpus(hardware),
         nvswitches=hardware.nvswitches,
         loaded_version=loaded.module_version,
         loaded_kind=None if loaded.module_open is None else (OPEN if loaded.module_open else PROPRIETARY),
-        running_module=module_of(here.running_kernel, parse.redirected(run(["modprobe", "--showconfig"]) or ""), run),
+        running_module=running.module if running else module_of(here.running_kernel, _redirected(run), run),
         nouveau_loaded=hardware.host.nouveau_loaded,
         nouveau_blocked=any(parse.blocks_nouveau(_text(path)) for path in files.values()),
         library_version=gpu_host.library_version(root),
-        packages=installed,
+        packages=drivers,
         kernel_packages=kernel_packages,
         dkms=tuple(line for line in (run(["dkms", "status"]) or "").splitlines() if "nvidia" in line),
         unattended_away=unattended_away(here, run),

@@ -10,6 +10,7 @@ from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import OPEN, PROPRIETARY, Module, Package
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import Repository
+from ansible_collections.bedplate.llm.plugins.module_utils.package_manager import parse_locks
 
 # The distributions rename NVIDIA's module, so that two flavours can lie beside each other.
 MODULE_NAMES = ("nvidia", "nvidia-current-open", "nvidia-current", "nvidia-tesla")
@@ -86,7 +87,7 @@ def parse_dpkg(text: str) -> List[Package]:
 
 def parse_rpm(text: str, locks: str) -> List[Package]:
     """`locks` is what `dnf versionlock list` prints: name-epoch:version-release.*"""
-    locked = {match[1] for match in re.finditer(r"^(\S+?)-\d+:\S+$", locks, re.M)}
+    locked = parse_locks(locks)
     pairs = [line.split("\t") for line in text.splitlines() if "\t" in line]
     return [Package(name, version.replace("(none):", ""), name in locked) for name, version in pairs]
 

@@ -9,6 +9,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import Package
+from ansible_collections.bedplate.llm.plugins.module_utils.package_manager import unhold
 
 Wanted = Sequence[Tuple[str, str]]
 Argv = List[str]
@@ -21,15 +22,6 @@ _APT = (
     *("-o", "Dpkg::Options::=--force-confold"),
 )
 _DNF = ("dnf", "--assumeyes", "--setopt=install_weak_deps=False")
-
-
-def installed(manager: str, run: Run) -> Mapping[str, Package]:
-    """Everything that is installed, by name."""
-    if manager == "apt":
-        packages = parse.parse_dpkg(run(["dpkg-query", "--show", f"--showformat={parse.DPKG_FORMAT}"]) or "")
-    else:
-        packages = parse.parse_rpm(run(["rpm", "--query", "--all", "--queryformat", parse.RPM_FORMAT]) or "", "")
-    return {package.name: package for package in packages}
 
 
 def pending(wanted: Wanted, present: Mapping[str, Package]) -> List[str]:
@@ -91,18 +83,6 @@ def install(
 def build(kernels: Sequence[str]) -> List[Argv]:
     """DKMS passes over a kernel in silence when its headers come later than the driver."""
     return [["dkms", "autoinstall", "-k", kernel] for kernel in kernels]
-
-
-def hold(manager: str, names: Sequence[str]) -> List[Argv]:
-    if not names:
-        return []
-    return [["apt-mark", "hold", *names] if manager == "apt" else ["dnf", "--quiet", "versionlock", "add", *names]]
-
-
-def unhold(manager: str, names: Sequence[str]) -> List[Argv]:
-    if not names:
-        return []
-    return [["apt-mark", "unhold", *names] if manager == "apt" else ["dnf", "--quiet", "versionlock", "delete", *names]]
 
 
 def remove(manager: str, names: Sequence[str], lock_timeout: int, locked: Sequence[str] = ()) -> List[Argv]:

@@ -76,10 +76,9 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bedplate.llm.plugins.module_utils import cuda_toolkit as toolkit
 from ansible_collections.bedplate.llm.plugins.module_utils.cuda_toolkit_host import look
+from ansible_collections.bedplate.llm.plugins.module_utils.package_manager import QUIET, hold
 from ansible_collections.bedplate.llm.plugins.module_utils.package_source import APT, SourceError
 
-# Its question after an installation is not asked, and it restarts nothing: that could be the engine.
-QUIET = {"LC_ALL": "C", "LANGUAGE": "C", "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
 VERSIONLOCK = "python3-dnf-plugin-versionlock"
 
 
@@ -91,10 +90,6 @@ def install_argv(manager, names, download_only, lock_timeout):
         argv = ["dnf", "install", "--assumeyes", "--setopt=install_weak_deps=False"]
     fetch = ["--download-only" if manager == APT else "--downloadonly"] if download_only else []
     return [*argv, *fetch, *names]
-
-
-def hold_argv(manager, names):
-    return ["apt-mark", "hold", *names] if manager == APT else ["dnf", "versionlock", "add", *names]
 
 
 def fetched(manager, name):
@@ -143,8 +138,8 @@ def main():
         extra = [VERSIONLOCK] if unheld and found.manager != APT else []
         argv = install_argv(found.manager, [*absent, *extra], asked["download_only"], asked["lock_timeout"])
         must(module, argv, f"fetching or installing {', '.join(absent)}")
-    if unheld:
-        must(module, hold_argv(found.manager, unheld), f"holding {', '.join(unheld)}")
+    for argv in hold(found.manager, unheld):
+        must(module, argv, f"holding {', '.join(unheld)}")
     module.exit_json(**result)
 
 

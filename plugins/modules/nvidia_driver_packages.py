@@ -105,15 +105,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils import driver_host
 from ansible_collections.bedplate.llm.plugins.module_utils import driver_transaction as transaction
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import is_drivers, to_hold
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_parse import parse_simulation
-
-ENVIRONMENT = {
-    "LC_ALL": "C",
-    "LANGUAGE": "C",
-    "DEBIAN_FRONTEND": "noninteractive",
-    "APT_LISTCHANGES_FRONTEND": "none",
-    # List only: restarting a container engine, or the driver's own services, would take the GPUs from the engine.
-    "NEEDRESTART_MODE": "l",
-}
+from ansible_collections.bedplate.llm.plugins.module_utils.package_manager import QUIET, hold
 
 
 class Host:
@@ -124,7 +116,7 @@ class Host:
         tool = self.module.get_bin_path(argv[0], opt_dirs=["/sbin", "/usr/sbin"])
         if tool is None:
             return 127, "", f"{argv[0]} is missing"
-        return self.module.run_command([tool, *argv[1:]], environ_update=ENVIRONMENT)
+        return self.module.run_command([tool, *argv[1:]], environ_update=QUIET)
 
     def run(self, argv):
         code, out, _err = self.command(argv)
@@ -142,8 +134,9 @@ class Host:
         self.here = driver_host.system(Path("/"), self.run)
         if not self.here.manager:
             self.module.fail_json(msg="nvidia_driver_packages: this host has neither apt nor dnf.")
-        self.driver, self.kernels = driver_host.packages(self.here, self.run)
-        self.everything = transaction.installed(self.here.manager, self.run)
+        found = driver_host.installed(self.here, self.run)
+        self.driver, self.kernels = driver_host.sort_out(found)
+        self.everything = {package.name: package for package in found}
 
     def refuse_foreign(self, names):
         """Somebody else's package that needs the driver would go with it, without a question."""
@@ -159,9 +152,9 @@ class Host:
 
     def hold(self):
         """What is installed now; also after a failure, since half a driver must not be moved further by an upgrade."""
-        driver, kernels = driver_host.packages(self.here, self.run)
+        driver, kernels = driver_host.sort_out(driver_host.installed(self.here, self.run))
         loose = to_hold(driver, kernels, self.module.params["hold_kernel"])
-        for argv in transaction.hold(self.here.manager, loose):
+        for argv in hold(self.here.manager, loose):
             self.command(argv)
         return list(loose)
 

@@ -8,6 +8,7 @@ import pytest
 from ansible_collections.bedplate.llm.plugins.filter.cuda import cuda_toolkit_problems
 from ansible_collections.bedplate.llm.plugins.module_utils import cuda_toolkit as toolkit
 from ansible_collections.bedplate.llm.plugins.module_utils.cuda_toolkit import Found, Wanted
+from ansible_collections.bedplate.llm.plugins.module_utils.package_manager import parse_locks
 from ansible_collections.bedplate.llm.plugins.modules import cuda_toolkit as module
 
 SETTINGS: dict[str, Any] = {
@@ -106,7 +107,7 @@ def test_what_the_tools_print_is_read():
     assert toolkit.parse_dpkg(dpkg) == {"a": "a-1", "c": "c-1"}
     assert toolkit.parse_rpm("a\t1-1\npackage b is not installed\n") == {"a": "1-1"}
     locks = "cuda-nvcc-13-0-0:13.0.88-1.*\n# comment\ncuda-cudart-devel-13-0-0:13.0.96-1.*\n"
-    assert toolkit.parse_locks(locks) == ("cuda-nvcc-13-0", "cuda-cudart-devel-13-0")
+    assert parse_locks(locks) == ("cuda-nvcc-13-0", "cuda-cudart-devel-13-0")
 
 
 def test_an_installation_removes_nothing_and_waits_for_others():
