@@ -31,12 +31,13 @@ _CHECKSUM = slice(448, 512)
 
 @dataclass(frozen=True)
 class Header:
-    """One copy whose checksum holds."""
+    """One copy whose checksum holds.  size: of one copy, which is also where the second one begins."""
 
     uuid: str
     label: str
     sequence: int
     offset: int
+    size: int
     metadata: Mapping[str, Any]
 
     @property
@@ -125,11 +126,12 @@ def scan(read: Read) -> Scan:
     elif start[:6] == PRIMARY and version != 1:
         damaged.append(0)
     secondary = None
-    for offset in SIZES:
+    # A first copy that holds says where the second one is; what begins like one elsewhere is left of another volume.
+    for offset in (primary.size,) if primary else SIZES:
         if read(offset, len(SECONDARY)) != SECONDARY:
             continue
         copy = _parse(read, offset, SECONDARY)
-        if copy is None:
+        if copy is None or (primary and copy.uuid != primary.uuid):
             damaged.append(offset)
         elif secondary is None or copy.sequence > secondary.sequence:
             secondary = copy
@@ -158,7 +160,10 @@ def _parse(read: Read, offset: int, magic: bytes) -> Optional[Header]:
     content = read(offset, size)
     if len(content) < size:
         return None
-    digest = hashlib.new(name, content[: _CHECKSUM.start] + bytes(64) + content[_CHECKSUM.stop :]).digest()
+    try:
+        digest = hashlib.new(name, content[: _CHECKSUM.start] + bytes(64) + content[_CHECKSUM.stop :]).digest()
+    except (TypeError, ValueError):  # known to Python, and of no fixed length or forbidden on this host
+        return None
     if content[_CHECKSUM][: len(digest)] != digest:
         return None
     try:
@@ -167,7 +172,7 @@ def _parse(read: Read, offset: int, magic: bytes) -> Optional[Header]:
         return None
     if not isinstance(metadata, dict):
         return None
-    return Header(_text(uuid), _text(label), sequence, offset, metadata)
+    return Header(_text(uuid), _text(label), sequence, offset, size, metadata)
 
 
 def _token(number: int, content: Mapping[str, Any]) -> Token:

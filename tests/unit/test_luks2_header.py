@@ -116,3 +116,25 @@ def test_a_header_without_keys_says_so():
 def test_a_backup_is_its_first_copy(content, uuid):
     found = of_backup(content)
     assert (found.uuid if found else None) == uuid
+
+
+def test_a_second_copy_of_another_volume_is_no_copy_of_this_one():
+    """As a disk has it that carried a volume with a longer header before."""
+    ours = one_copy(metadata(), UUID, 3) + one_copy(metadata(), UUID, 3, COPY)
+    left = ours.ljust(0x8000, b"\0") + one_copy(metadata(), OTHER, 90, 0x8000, 0x8000)
+    found = scan(reads(left))
+    assert found.header
+    assert (found.header.uuid, found.damaged) == (UUID, ())
+    assert found.secondary
+    assert found.secondary.offset == COPY
+
+
+def test_a_second_copy_with_another_uuid_where_ours_belongs_is_damage():
+    found = scan(reads(one_copy(metadata(), UUID, 3) + one_copy(metadata(), OTHER, 90, COPY)))
+    assert found.header
+    assert (found.header.uuid, found.secondary, found.damaged) == (UUID, None, (COPY,))
+
+
+@pytest.mark.parametrize("name", [b"shake_128", b"md6", b"\xff"])
+def test_a_checksum_that_cannot_be_computed_is_damage(name):
+    assert summary(changed(one_copy(metadata()), 72, name.ljust(32, b"\0")) + ZEROS) == (False, False, 2, (0,))
