@@ -97,6 +97,12 @@ def use_problems(device: Device) -> List[str]:
     return found
 
 
+def beside_luks(device: Device) -> List[str]:
+    """What is recognised on the device but for the LUKS header that we read ourselves."""
+    told = device.luks.traces
+    return [str(found) for found in device.signatures if not (told and found.type.startswith("crypto_LUKS"))]
+
+
 def content_problems(device: Device, confirmed: bool) -> List[str]:
     """What is on the device that nobody said may go.  `confirmed` excuses bytes that nothing recognises, and only
     them."""
@@ -112,7 +118,7 @@ def content_problems(device: Device, confirmed: bool) -> List[str]:
             f"{device.path} holds a damaged LUKS header (byte {places}): its data may be had back with a backup of"
             " the header"
         )
-    seen = [str(signature) for signature in device.signatures if not signature.type.startswith("crypto_LUKS")]
+    seen = beside_luks(device)
     if seen:
         found.append(f"{device.path} holds {', '.join(seen)}")
     if device.array_member and not any("raid_member" in text for text in seen):

@@ -15,6 +15,7 @@ from typing import List, Optional
 
 from ansible_collections.bedplate.llm.plugins.module_utils.block_device import (
     Device,
+    beside_luks,
     content_problems,
     identity_problems,
     use_problems,
@@ -87,19 +88,21 @@ def _with_header(device: Device, record: Optional[Record], escrow: Optional[Escr
     strangers = [mapping.name for mapping in device.mappings if header.uuid.replace("-", "") not in mapping.uuid]
     if strangers:
         return _refuse([f"{device.path} is held by {', '.join(strangers)}, which is not the volume in its header"])
-    if record is None:
-        # The host was installed anew; what the escrow knows of is a volume with data on it.
-        return Decision(KEEP, state=READY) if escrow and escrow.backups else Decision(BACK_UP, state=FORMATTING)
-    if record.state == FORMATTING:
-        # A header without a key slot cannot be opened by anybody: it never became a volume.
-        return Decision(BACK_UP, state=FORMATTING) if header.keyslots else _begun(device, record, escrow)
     if not header.keyslots:
+        # Nobody can open it.  Where formatting was begun it never became a volume.
+        if record and record.state == FORMATTING:
+            return _begun(device, record, escrow)
         return _refuse(
             [
                 f"{device.path} has a header without a key: it was erased; bring the header back from its backup or"
                 " erase it"
             ]
         )
+    if record is None:
+        # The host was installed anew; what the escrow knows of is a volume with data on it.
+        return Decision(KEEP, state=READY) if escrow and escrow.backups else Decision(BACK_UP, state=FORMATTING)
+    if record.state == FORMATTING:
+        return Decision(BACK_UP, state=FORMATTING)
     if escrow is None or not escrow.backups:
         return Decision(BACK_UP, state=record.state)
     if record.state in (FORMATTED, MAKING_FILESYSTEM):
@@ -132,7 +135,9 @@ def _begun(device: Device, record: Record, escrow: Optional[Escrow]) -> Decision
             [f"the host says that formatting {device.path} was not finished and the escrow has a backup of its header"]
         )
     problems = use_problems(device)
-    others = [str(found) for found in device.signatures if not found.type.startswith("crypto_LUKS")]
+    if device.luks.version == 1:
+        problems.append(f"{device.path} holds a LUKS1 volume")
+    others = beside_luks(device)
     if others:
         problems.append(f"{device.path} holds {', '.join(others)}")
     if device.array_member:

@@ -61,6 +61,8 @@ def test_a_device_in_use_is_told_from_one_at_rest(changed, words):
         (device(blank=False), "/dev/vdb is not empty: its first or last 64 MiB", True),
         (device(blank=None), "/dev/vdb is not empty", True),
         (device(FOREIGN), "holds a LUKS2 volume (UUID 6ba7b811-9dad-41d1-80b4-00c04fd430c8, label models)", False),
+        # wipefs sees a header where our own reader sees nothing.
+        (device(signatures=CRYPTO), "holds crypto_LUKS at byte 0", False),
         (device(LUKS1), "holds a LUKS1 volume", False),
         (device(DAMAGED), "holds a damaged LUKS header (byte 0, 16384)", False),
         (device(signatures=EXT4, blank=None), "holds ext4 at byte 1080", False),

@@ -122,6 +122,7 @@ def test_only_an_empty_device_or_one_that_we_began_to_format_is_formatted():
             assert escrow is None or escrow.erased or escrow.uuid == entry.uuid, case
             assert found.luks.header is None or found.luks.header.uuid == entry.uuid, case
             assert found.blank_behind or entry.confirmed, case
+            assert found.luks.version != 1, case
         else:
             assert entry is None or entry.state == ERASED, case
             assert not found.luks.traces, case
@@ -211,6 +212,10 @@ def test_a_confirmation_changes_the_answer_only_where_unrecognised_bytes_stood_i
         ("no header", "formatting", "with a backup", "was not finished and the escrow has a backup"),
         ("ours without a key", "ready", "with a backup", "a header without a key: it was erased"),
         ("ours without a key", "formatting", "with a backup", "was not finished and the escrow has a backup"),
+        ("ours without a key", "no record", "with a backup", "a header without a key: it was erased"),
+        ("ours without a key", "no record", "prepared", "a header without a key: it was erased"),
+        ("LUKS1", "formatting", "prepared", "holds a LUKS1 volume, after formatting it was begun"),
+        ("LUKS1", "formatting, confirmed", "prepared", "holds a LUKS1 volume, after formatting it was begun"),
         ("ours", "no record", "no escrow", "neither this host nor the escrow knows it"),
         ("ours", "erased", "erased", "neither this host nor the escrow knows it"),
         ("foreign", "ready", "with a backup", f"the volume known here is {UUID}"),
