@@ -126,15 +126,26 @@ def write(record: Record, folder: Path = FOLDER) -> None:
 
 def write_durably(path: Path, content: str, mode: int = 0o600) -> None:
     """On the disk, whole or not at all, before this returns: power may go at any moment after."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f".{path.name}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    # A crash may have left one, and where it is read-only nobody but root could write into it.
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), mode)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """With those above it; for its owner only, and on the disk before anything in it is."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
     sync_folder(path.parent)
 
 

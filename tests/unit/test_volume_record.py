@@ -109,3 +109,23 @@ def test_the_folder_of_the_records_is_for_root_only_and_on_no_volume(tmp_path):
     write(record(READY), tmp_path / "records")
     assert (tmp_path / "records").stat().st_mode & 0o777 == 0o700
     assert not str(volume_record.FOLDER).startswith("/var/lib/bedplate/")
+
+
+def test_what_a_crash_left_of_a_write_is_not_written_into(tmp_path):
+    """It may be read-only, as a part of a secret is, and then only root could open it again."""
+    other = tmp_path / "other"
+    other.write_text("somebody's")
+    os.link(other, tmp_path / ".a.part")
+    write_durably(tmp_path / "a", "content", 0o400)
+    assert (tmp_path / "a").read_text() == "content"
+    assert other.read_text() == "somebody's"
+
+
+def test_a_new_folder_is_on_the_disk_too(tmp_path, monkeypatch):
+    synced: list[str] = []
+    real = volume_record.sync_folder
+    monkeypatch.setattr(volume_record, "sync_folder", lambda folder: (synced.append(str(folder)), real(folder)))
+    write_durably(tmp_path / "a/b/c", "content")
+    assert synced == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a/b")]
+    write_durably(tmp_path / "a/b/d", "content")
+    assert synced[3:] == [str(tmp_path / "a/b")]
