@@ -20,6 +20,7 @@ import dataclasses
 import datetime
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -98,14 +99,14 @@ class Store:
         """The first record with its first passphrase; on the disk and read back when this returns."""
         if self.read(serial):
             raise EscrowError(f"There is an escrow of {serial} in {self._of(serial)} already; it is never overwritten.")
-        empty = Escrow(serial=serial, name=name, host=host, uuid=uuid)
-        self._write(empty)
-        return self.add_passphrase(empty)
+        return self.add_passphrase(Escrow(serial=serial, name=name, host=host, uuid=uuid))
 
     def add_passphrase(self, escrow: Escrow) -> Escrow:
-        """Keep one more passphrase, which is the newest then."""
-        number = 1 + max((int(name.split("-")[1].split(".")[0]) for name in escrow.passphrases), default=0)
-        name = f"passphrase-{number}.vault"
+        """Keep one more passphrase, which is the newest then.  The record comes last, so that none names a secret that
+        is not there; one that a crash left without a record has a number of its own."""
+        folder = self._of(escrow.serial)
+        names = (f"passphrase-{number}.vault" for number in itertools.count(1))
+        name = next(name for name in names if name not in escrow.passphrases and not (folder / name).exists())
         self._keep(escrow.serial, name, new_passphrase().encode())
         return self._write(dataclasses.replace(escrow, passphrases=(*escrow.passphrases, name)))
 
@@ -124,6 +125,8 @@ class Store:
         if header is None or header.uuid != escrow.uuid:
             found = header.uuid if header else "no header that holds"
             raise EscrowError(f"The backup of {escrow.name}'s header holds {found}, expected was {escrow.uuid}.")
+        if not header.keyslots:
+            raise EscrowError(f"The header of {escrow.name} has no key slot; a backup of it would bring nothing back.")
         now = datetime.datetime.now(datetime.UTC)
         name = f"header-{header.sequence}-{now:%Y%m%dT%H%M%SZ}.vault"
         digest = hashlib.sha256(content).hexdigest()
@@ -159,7 +162,7 @@ class Store:
         """Destroy all passphrases and backups but the newest: an old backup opens with an old key."""
         kept = dataclasses.replace(escrow, passphrases=escrow.passphrases[-1:], backups=escrow.backups[-1:])
         self._write(kept)
-        self._destroy(escrow, {*kept.passphrases, *(backup.file for backup in kept.backups)})
+        self._destroy(kept, "passphrase-*.vault", "header-*.vault", ".*.vault.part")
         return kept
 
     def erase(self, escrow: Escrow) -> Escrow:
@@ -167,9 +170,7 @@ class Store:
         now = datetime.datetime.now(datetime.UTC)
         kept = dataclasses.replace(escrow, passphrases=(), backups=(), erased=f"{now:%Y-%m-%dT%H:%M:%SZ}")
         self._write(kept)
-        self._destroy(escrow, set())
-        for aside in self._of(escrow.serial).glob("before-restore-*.vault"):
-            _shred(aside)
+        self._destroy(kept, "*.vault", ".*.vault.part")
         return kept
 
     def retire(self, escrow: Escrow) -> None:
@@ -223,9 +224,13 @@ class Store:
             self._vault = VaultLib([("bedplate", secret)])
         return self._vault
 
-    def _destroy(self, escrow: Escrow, kept: set[str]) -> None:
-        for name in {*escrow.passphrases, *(backup.file for backup in escrow.backups)} - kept:
-            _shred(self._of(escrow.serial) / name)
+    def _destroy(self, kept: Escrow, *patterns: str) -> None:
+        """What the record does not name, with what a crash left there."""
+        named = {*kept.passphrases, *(backup.file for backup in kept.backups)}
+        for pattern in patterns:
+            for secret in self._of(kept.serial).glob(pattern):
+                if secret.name not in named:
+                    _shred(secret)
 
 
 def _shred(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -217,6 +218,75 @@ def test_older_secrets_are_destroyed_and_the_newest_stay(store, begun, tmp_path)
     assert store.read(SERIAL) == left
     assert store.passphrase(left) == newest
     assert store.backup(left) == both_copies(metadata(), sequence=5)
+
+
+def interrupted(*_arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def cut_off_at(number: int, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Let the power go before the given file, counted from 0, has its name."""
+    real, left = os.replace, [number]
+
+    def put(source: Path, target: Path) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", put)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_beginning_that_was_cut_off_is_no_escrow_and_can_be_begun_again(number, store, tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_off_at(number, patch)
+        store.begin(SERIAL, "models", "gpu1", UUID)
+    assert store.read(SERIAL) is None
+    begun = store.begin(SERIAL, "models", "gpu1", OTHER)
+    assert store.read(SERIAL) == begun
+    assert store.passphrase(begun)
+
+
+def test_a_new_passphrase_that_was_cut_off_is_followed_by_another_one(store, begun):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_off_at(1, patch)
+        store.add_passphrase(begun)
+    assert store.read(SERIAL) == begun
+    both = store.add_passphrase(begun)
+    assert store.passphrase(both) != store.passphrase(both, back=2)
+
+
+def test_erasing_destroys_what_a_crash_left_too(store, begun, tmp_path):
+    for number in (0, 1):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            cut_off_at(number, patch)
+            store.add_passphrase(begun)
+    assert len(list(folder(tmp_path).iterdir())) == 4
+    store.erase(begun)
+    assert [path.name for path in folder(tmp_path).iterdir()] == ["escrow.json"]
+
+
+def test_destroying_older_secrets_that_was_cut_off_is_completed_by_the_next(store, begun, tmp_path):
+    both = store.add_passphrase(begun)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(volume_escrow, "_shred", interrupted)
+        store.forget_older(both)
+    left = store.read(SERIAL)
+    assert left
+    assert left.passphrases == ("passphrase-2.vault",)
+    assert len(secrets(tmp_path)) == 2
+    store.keep_aside(left, HEADER)
+    store.forget_older(left)
+    assert [name.split("-")[0] for name in secrets(tmp_path)] == ["before", "passphrase"]
+
+
+def test_a_header_without_a_key_is_no_backup(store, begun):
+    """It would be the newest one, and the only one that `forget_older` keeps."""
+    with pytest.raises(EscrowError, match="has no key slot"):
+        store.keep_backup(begun, both_copies(metadata(()), sequence=9))
+    assert store.read(SERIAL) == begun
 
 
 def test_erasing_destroys_every_secret_and_remembers_when(store, begun, tmp_path):
