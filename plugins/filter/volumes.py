@@ -23,6 +23,9 @@ def luks_volume_problems(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _escrow_problems(folder: str, password: str) -> list[str]:
+    if not Path(folder).is_absolute():
+        # Another working directory would be another escrow.
+        return [f"luks_volume_escrow_dir: give an absolute path, found {folder!r}."]
     if not password:
         return [
             "luks_volume_escrow_password_file: name the file with the escrow's password, or a program that prints"

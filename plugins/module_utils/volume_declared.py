@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from ansible_collections.bedplate.llm.plugins.module_utils import cipher_profiles
+from ansible_collections.bedplate.llm.plugins.module_utils import cipher_profiles, volume_record
 
 FILESYSTEMS = ("ext4", "xfs")
 # How a volume is unlocked without anybody at the keyboard; the recovery passphrase comes on top of these.
@@ -186,15 +186,19 @@ def _mount_problems(mount: str) -> List[str]:
         return [f"mount: give an absolute path of letters, digits, dots, dashes and underscores, found {mount!r}"]
     if _SYSTEM.fullmatch(mount) or mount.startswith(_SYSTEM_BELOW):
         return [f"mount: the host itself needs {mount}, give a path of the service's own such as /var/lib/bedplate"]
+    records = str(volume_record.FOLDER)
+    if f"{mount}/".startswith(f"{records}/") or records.startswith(f"{mount}/"):
+        return [f"mount: {mount} would hide {records}, where the host remembers its volumes"]
     return []
 
 
 def _list_problems(entry: Mapping[str, Any]) -> List[str]:
     found: List[str] = []
     unlock = entry.get("unlock", [TPM2])
-    if not isinstance(unlock, (list, tuple)) or not unlock or any(method not in UNLOCKS for method in unlock):
+    listed = isinstance(unlock, (list, tuple)) and all(method in UNLOCKS for method in unlock)
+    if not listed or not unlock or len(set(unlock)) < len(unlock):
         found.append(
-            f"unlock: give one or more of {', '.join(UNLOCKS)}; the recovery passphrase comes by itself, found"
+            f"unlock: give one or more of {', '.join(UNLOCKS)}, each once; the recovery passphrase comes by itself, found"
             f" {unlock!r}"
         )
     elif TPM2 in unlock and BOTH in unlock:

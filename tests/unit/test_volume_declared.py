@@ -27,6 +27,11 @@ def test_the_smallest_declaration_is_a_volume():
     assert parse([DECLARED]) == ([VOLUME], [])
 
 
+@pytest.mark.parametrize("serial", ["data0", "S64HNE0T500123", "vol_0abc", "eui.0025385", "6-1:2+3"])
+def test_a_serial_number_is_what_lsblk_says(serial):
+    assert parse([without(serial=serial)])[1] == []
+
+
 def test_a_whole_declaration_is_a_volume():
     given = {
         **DECLARED,
@@ -88,13 +93,17 @@ def test_an_array_says_its_device_itself():
         (without(mount="/var/lib/bedplate/"), "mount: give an absolute path"),
         (without(mount="/"), "mount: give"),
         (without(mount="/var"), "the host itself needs /var"),
+        (without(mount="/var/lib"), "/var/lib/bedplate-volumes, where the host remembers its volumes"),
+        (without(mount="/var/lib/bedplate-volumes"), "where the host remembers its volumes"),
+        (without(mount="/var/lib/bedplate-volumes/x"), "where the host remembers its volumes"),
         (without(mount="/home"), "the host itself needs /home"),
         (without(mount="/boot/efi"), "the host itself needs /boot/efi"),
         (without(mount="/usr/local"), "the host itself needs /usr/local"),
         (without(filesystem="btrfs"), "filesystem: give ext4 or xfs"),
         (without(cipher="rot13"), "cipher: give international or guomi"),
-        (without(unlock=[]), "unlock: give one or more of tpm2, tang, tpm2+tang"),
+        (without(unlock=[]), "unlock: give one or more of tpm2, tang, tpm2+tang, each once"),
         (without(unlock="tpm2"), "found 'tpm2'"),
+        (without(unlock=["tpm2", "tpm2"]), "found ['tpm2', 'tpm2']"),
         (without(unlock=["usb"]), "found ['usb']"),
         (without(unlock=[TPM2, BOTH]), "tpm2 opens the volume without the network"),
         (without(unlock=[TANG, BOTH]), "tang opens the volume without the TPM"),
@@ -203,6 +212,8 @@ def test_a_site_without_volumes_needs_no_escrow(tmp_path):
         ({"volumes": [without(mount="/")]}, "mount: give"),
         ({"escrow_password_file": ""}, "would be lost with its host"),
         ({"escrow_password_file": "/nowhere"}, "there is no file /nowhere"),
+        ({"escrow_dir": "secrets/volumes"}, "luks_volume_escrow_dir: give an absolute path, found 'secrets/volumes'"),
+        ({"escrow_dir": "~/volumes"}, "luks_volume_escrow_dir: give an absolute path, found '~/volumes'"),
         ({"tpm2_pcrs": [24]}, "registers are 0 to 23, found 24"),
         ({"volumes": [without(unlock=[TANG])]}, "name at least one server"),
     ],
