@@ -97,7 +97,7 @@ def settings_problems(wanted: Settings, methods: Sequence[str]) -> List[str]:
 
 def ways(header: Header) -> Tuple[Way, ...]:
     """All ways in a header; a key slot that no token speaks of is opened by a passphrase."""
-    found = [_way(token) for token in header.tokens if token.keyslots]
+    found = [_way(token, slot) for token in header.tokens for slot in token.keyslots]
     spoken = {way.keyslot for way in found}
     passphrases = [Way(RECOVERY, slot) for slot in header.keyslots if slot not in spoken]
     return tuple(sorted([*found, *passphrases], key=lambda way: way.keyslot))
@@ -107,7 +107,7 @@ def fits(way: Way, method: str, settings: Settings) -> bool:
     """Whether a way is what the settings ask for; tang keys are compared by `outdated`, since servers change them."""
     if way.method != method:
         return False
-    pcrs = not way.pcrs or way.pcrs == frozenset(settings.pcrs)
+    pcrs = TPM2 not in method or way.pcrs == frozenset(settings.pcrs)
     servers = TANG not in method or (
         way.urls == frozenset(server.url for server in settings.servers)
         and way.threshold == (settings.threshold if len(settings.servers) > 1 else 1)
@@ -141,8 +141,7 @@ def clevis_config(method: str, settings: Settings) -> Tuple[str, Dict[str, Any]]
     return "sss", {"t": 2, "pins": {"tpm2": tpm2, pin[0]: pin[1]}}
 
 
-def _way(token: Token) -> Way:
-    slot = token.keyslots[0]
+def _way(token: Token, slot: int) -> Way:
     if token.type == SYSTEMD_TPM2:
         return Way(TPM2, slot, token.number, pcrs=frozenset(map(int, token.content.get("tpm2-pcrs", ()))))
     if token.type != CLEVIS:
@@ -152,7 +151,10 @@ def _way(token: Token) -> Way:
     threshold = sum(content.get("t", 0) for name, content in pins if name == "sss" and content.get("tangs"))
     servers = [content for name, content in pins if name == "tang"]
     keys = [key for server in servers for key in server.get("adv", {}).get("keys", ())]
-    method = BOTH if {"tang", "tpm2"} <= names else TANG if "tang" in names else "other"
+    either = any(
+        name == "sss" and not content["tangs"] and content.get("t") != content["parts"] for name, content in pins
+    )
+    method = "other" if either else BOTH if {"tang", "tpm2"} <= names else TANG if "tang" in names else "other"
     return Way(
         method,
         slot,
@@ -171,7 +173,9 @@ def _pins(protected: Mapping[str, Any]) -> List[Tuple[str, Mapping[str, Any]]]:
     content = dict(clevis.get(name, {}))
     if name != "sss":
         return [(name, content)]
-    below = [pin for jwe in content.get("jwe", ()) for pin in _pins(_decode(str(jwe).split(".", 1)[0]))]
+    parts = [_decode(str(jwe).split(".", 1)[0]) for jwe in content.get("jwe", ())]
+    below = [pin for part in parts for pin in _pins(part)]
+    content["parts"] = len(parts)
     # The threshold that counts is that of the sharing between servers, not that between TPM and servers.
     content["tangs"] = all(pin == "tang" for pin, _content in below)
     return [(name, content), *below]

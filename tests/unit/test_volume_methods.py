@@ -74,6 +74,9 @@ def with_token(token: dict[str, Any], slots: tuple[int, ...] = (0, 1)):
         (clevis(sss(2, tpm2(), tang())), BOTH, {7}, {ONE.url}, 1),
         (clevis(sss(2, tpm2("7,11"), sss(1, tang(ONE), tang(TWO)))), BOTH, {7, 11}, {ONE.url, TWO.url}, 1),
         (clevis(sss(2, tpm2([7]), tang())), BOTH, {7}, {ONE.url}, 1),
+        # Shamir's sharing of which one part is enough is not both.
+        (clevis(sss(1, tpm2(), tang())), "other", {7}, {ONE.url}, 1),
+        (clevis(sss(1, tpm2(), sss(2, tang(ONE), tang(TWO)))), "other", {7}, {ONE.url, TWO.url}, 2),
         (clevis(tpm2()), "other", {7}, set(), 0),
         (clevis("not base64 of JSON"), "other", set(), set(), 0),
         ({"type": "systemd-fido2", "keyslots": ["1"]}, "other", set(), set(), 0),
@@ -92,6 +95,11 @@ def test_a_token_without_a_key_slot_is_no_way():
     assert [way.method for way in ways(header(metadata((0,), tokens=tokens)))] == [RECOVERY]
 
 
+def test_every_key_slot_of_a_token_is_opened_by_it():
+    found = ways(with_token(clevis(tang(), 1, 2), (0, 1, 2)))
+    assert [(way.method, way.keyslot) for way in found] == [(RECOVERY, 0), (TANG, 1), (TANG, 2)]
+
+
 def test_a_tang_way_knows_the_signing_keys_it_was_made_with():
     (_recovery, way) = ways(with_token(clevis(tang())))
     assert way.thumbprints == {THUMBPRINT}
@@ -106,6 +114,8 @@ def test_a_tang_way_knows_the_signing_keys_it_was_made_with():
         (systemd(7), TPM2, ALONE, True),
         (systemd(7, 11), TPM2, ALONE, False),
         (systemd(7), TANG, ALONE, False),
+        (systemd(), TPM2, ALONE, False),
+        (clevis(sss(2, tpm2(""), tang())), BOTH, ALONE, False),
         (systemd(), TPM2, Settings(()), True),
         (clevis(tang()), TANG, ALONE, True),
         (clevis(tang(TWO)), TANG, ALONE, False),
