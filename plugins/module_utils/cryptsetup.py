@@ -102,7 +102,7 @@ class Cryptsetup:
     """Runs the commands on one device."""
 
     def __init__(self, run: Run, device: str) -> None:
-        self._run = run
+        self._runner = run
         self._device = device
 
     def format(self, uuid: str, label: str, profile: Profile, sector: int, cost: Cost, passphrase: str) -> None:
@@ -154,7 +154,11 @@ class Cryptsetup:
             self._do(["cryptsetup", "token", "remove", "--token-id", str(number), self._device])
 
     def remove_slot(self, slot: int, passphrase: str) -> None:
-        """Needs a passphrase of another slot, so that the last way is never taken out."""
+        """Needs a passphrase of another slot.  cryptsetup takes out the last one, too, when it runs in batch mode."""
+        if tuple(self._slots()) == (slot,):
+            raise CryptsetupError(
+                f"{self._device}: key slot {slot} is the last one; without it nothing opens the volume"
+            )
         argv = ["cryptsetup", "luksKillSlot", "--batch-mode", "--key-file", "-", self._device, str(slot)]
         self._do(argv, passphrase)
 
@@ -177,6 +181,12 @@ class Cryptsetup:
 
     def close(self, name: str) -> None:
         self._do(["cryptsetup", "close", name])
+
+    def _run(self, argv: Sequence[str], secret: Optional[bytes], inherited: Sequence[int]) -> Tuple[int, str, str]:
+        try:
+            return self._runner(argv, secret, inherited)
+        except FileNotFoundError as error:
+            raise CryptsetupError(f"{argv[0]} is missing on this host") from error
 
     def _do(self, argv: Sequence[str], secret: str = "", inherited: Sequence[int] = ()) -> str:
         code, output, said = self._run(argv, secret.encode() if secret else None, inherited)

@@ -90,6 +90,15 @@ def test_a_command_that_fails_is_one_sentence_with_what_it_said(step):
     assert OLD not in str(error.value)
 
 
+def test_a_command_that_is_missing_is_one_sentence():
+    def missing(*_arguments: object) -> tuple[int, str, str]:
+        raise FileNotFoundError
+
+    for step in (lambda it: it.erase(), lambda it: it.opens(OLD), lambda it: it.remove_token(0)):
+        with pytest.raises(CryptsetupError, match="cryptsetup is missing on this host"):
+            step(Cryptsetup(missing, "/dev/vdb"))
+
+
 def test_a_command_that_fails_silently_is_told_too():
     with pytest.raises(CryptsetupError, match="ended with 1: and said nothing"):
         Cryptsetup(Told(1), "/dev/vdb").erase()
@@ -225,6 +234,15 @@ def test_a_header_comes_back_from_its_backup_after_both_copies_are_gone(volume):
         file.write(bytes(8 << 20))
     assert not volume.scan.traces
     volume.cryptsetup.restore_header(backup)
+    assert volume.cryptsetup.opens(OLD)
+
+
+@live
+def test_the_last_way_is_never_taken_out(volume):
+    """In batch mode cryptsetup itself takes it out, by its own passphrase."""
+    with pytest.raises(CryptsetupError, match="key slot 0 is the last one"):
+        volume.cryptsetup.remove_slot(0, OLD)
+    assert volume.header.keyslots == (0,)
     assert volume.cryptsetup.opens(OLD)
 
 
