@@ -16,9 +16,9 @@ import contextlib
 import json
 import os
 import secrets
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.bedplate.llm.plugins.module_utils.cryptsetup import Cryptsetup, Run
+from ansible_collections.bedplate.llm.plugins.module_utils.cryptsetup import Cryptsetup, CryptsetupError, Run
 from ansible_collections.bedplate.llm.plugins.module_utils.luks2_header import Header
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import TPM2
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_methods import (
@@ -56,15 +56,22 @@ def add(run: Run, device: str, method: str, settings: Settings, passphrase: str)
 
 def problem(run: Run, device: str, header: Header, way: Way) -> str:
     """Why a way does not open the volume now; empty when it does.  Opens nothing and changes nothing."""
+    try:
+        return _problem(run, device, header, way)
+    except (CryptsetupError, EnrollError) as error:
+        return str(error)
+
+
+def _problem(run: Run, device: str, header: Header, way: Way) -> str:
     if way.method == RECOVERY:
         return "a passphrase is proved by whoever has it"
     if way.method == TPM2:
         argv = ["cryptsetup", "open", "--test-passphrase", "--type", "luks2", "--token-only"]
         argv += ["--token-id", str(way.token), device]
-        code, output, said = run(argv, None, ())
+        code, output, said = _ask(run, argv, None)
         return "" if code == 0 else _sentence(argv, code, said or output)
     content = next(token.content for token in header.tokens if token.number == way.token)
-    code, key, said = run(["clevis", "decrypt"], compact(content.get("jwe", {})).encode(), ())
+    code, key, said = _ask(run, ["clevis", "decrypt"], compact(content.get("jwe", {})).encode())
     if code:
         return _sentence(["clevis", "decrypt"], code, said)
     if Cryptsetup(run, device).opens(key, way.keyslot):
@@ -105,8 +112,15 @@ def _secret_file(secret: str) -> Iterator[str]:
         os.close(descriptor)
 
 
+def _ask(run: Run, argv: Sequence[str], secret: Optional[bytes], inherited: Sequence[int] = ()) -> Tuple[int, str, str]:
+    try:
+        return run(argv, secret, inherited)
+    except FileNotFoundError as error:
+        raise EnrollError(f"{argv[0]} is missing on this host") from error
+
+
 def _do(run: Run, argv: Sequence[str], secret: Optional[bytes], inherited: Sequence[int] = ()) -> str:
-    code, output, said = run(argv, secret, inherited)
+    code, output, said = _ask(run, argv, secret, inherited)
     if code:
         raise EnrollError(_sentence(argv, code, said or output))
     return str(output)

@@ -129,6 +129,26 @@ def test_a_server_that_does_not_answer_is_a_problem(lab):
     assert problem(lab, way) == "`clevis decrypt` ended with 1: it is broken"
 
 
+@pytest.mark.parametrize(("method", "command"), [(TPM2, "systemd-cryptenroll"), (TANG, "clevis")])
+def test_a_tool_that_the_host_does_not_have_is_one_sentence(method, command, lab):
+    lab.missing.add(command)
+    with pytest.raises(EnrollError, match=f"{command} is missing on this host"):
+        volume_enroll.add(lab.run, str(lab.disk), method, SETTINGS, PASSPHRASE)
+
+
+@pytest.mark.parametrize(("method", "command"), [(TPM2, "cryptsetup"), (TANG, "clevis"), (TANG, "cryptsetup")])
+def test_a_way_whose_tool_went_away_is_a_problem_and_no_crash(method, command, lab):
+    way = add(lab, method)
+    lab.missing.add(command)
+    assert problem(lab, way) == f"{command} is missing on this host"
+
+
+def test_a_device_that_does_not_answer_is_a_problem_and_no_crash(lab):
+    way = add(lab, TANG)
+    lab.codes["cryptsetup open"] = 4
+    assert "ended with 4" in problem(lab, way)
+
+
 def test_a_key_that_opens_another_slot_only_is_a_problem(lab):
     way = add(lab, TANG)
     for jwe in lab.jwes:

@@ -63,6 +63,8 @@ class Lab:
         self.inside = ""  # what the opened volume holds
         self.opened = self.mounted = self.data = False
         self.broken: set[str] = set()  # commands that end with 1
+        self.codes: dict[str, int] = {}  # or with something else
+        self.missing: set[str] = set()
         (self.sys / "class/block/vdb/holders").mkdir(parents=True)
 
     # --- the disk ---
@@ -95,6 +97,10 @@ class Lab:
 
     def run(self, argv: Sequence[str], secret: bytes | None, inherited: Sequence[int]) -> tuple[int, str, str]:
         self.argvs.append(argv)
+        if argv[0] in self.missing:
+            raise FileNotFoundError(argv[0])
+        if " ".join(argv[:2]) in self.codes:
+            return self.codes[" ".join(argv[:2])], "", "it is broken"
         if argv[0] in self.broken or " ".join(argv[:2]) in self.broken:
             return 1, "", "it is broken"
         name = argv[0].replace("-", "_").replace(".", "_")
