@@ -103,15 +103,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             self._back_up()
             found = self._look()
         self._uuid = found["uuid"]
-        escrow = self._known()
-        if escrow.backup and escrow.backup.sequence != found["sequence"]:
-            self._back_up()
         for method in found["missing"]:
             self._enroll(method)
         if found["action"] in (BACK_UP, MAKE_FILESYSTEM) and not found["open"]:
             # It was never mounted, so that nothing but this passphrase is proved to open it.
             self._open()
         self._finish(found)
+        self._follow(found)
 
     def _unlocked(self) -> None:
         found = self._existing()
@@ -121,6 +119,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not found["open"]:
             self._open()
         self._finish(found)
+        self._follow(found)
 
     def _backed_up(self) -> None:
         found = self._existing()
@@ -175,6 +174,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._keep(self._remote("header")["header"]):
             self._actions.append("backed up the header")
         self._remote("backed_up")
+
+    def _follow(self, found: dict[str, Any]) -> None:
+        """Back up a header that was changed, by us (opening writes its flags) or by somebody else since."""
+        sequence = self._look()["sequence"] if self._actions else found["sequence"]
+        backup = self._known().backup
+        if backup is None or backup.sequence != sequence:
+            self._back_up()
 
     def _enroll(self, method: str) -> None:
         answer = self._remote("enroll", method=method, passphrase=self._store.passphrase(self._known()))

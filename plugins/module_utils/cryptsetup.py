@@ -111,7 +111,9 @@ class Cryptsetup:
     def opens(self, passphrase: str, slot: Optional[int] = None) -> bool:
         """Whether a passphrase opens the volume, or one key slot of it, without opening it."""
         which = [] if slot is None else ["--key-slot", str(slot)]
-        argv = ["cryptsetup", "open", "--test-passphrase", "--type", "luks2", *which, "--key-file", "-", self._device]
+        # Without the switch a TPM that opens the volume makes every passphrase a right one (cryptsetup 2.6).
+        argv = ["cryptsetup", "open", "--test-passphrase", "--disable-external-tokens", "--type", "luks2", *which]
+        argv += ["--key-file", "-", self._device]
         code, _output, said = self._run(argv, passphrase.encode(), ())
         # 2: no permission, which is a wrong passphrase; 1: no such slot.  Anything else is no answer.
         if code not in (0, 1, 2):

@@ -16,8 +16,10 @@ from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared impor
 
 CRYPTTAB, FSTAB = "/etc/crypttab", "/etc/fstab"
 UNITS = "/etc/systemd/system"
-# How long a boot waits for the device, and for an answer to its question for the key, in seconds.
-DEVICE_SECONDS, ANSWER_SECONDS = 60, 90
+# How long a boot waits for the device, and for an answer to its question for the key, in seconds.  The question is what
+# clevis answers, as soon as its servers can be reached, so that the network need not be waited for (_netdev): a TPM
+# would wait with it.  ssh does not wait for the answer; targets that want the volume's services do.
+DEVICE_SECONDS, ANSWER_SECONDS = 60, 180
 
 
 class BootLineError(Exception):
@@ -29,8 +31,6 @@ def crypttab_line(volume: Volume, uuid: str, discard: bool = False) -> str:
     if TPM2 in volume.unlock:
         # The PCRs are in the volume's token; crypttab only says that there is a TPM to ask.
         options.append("tpm2-device=auto")
-    if volume.needs_network:
-        options.append("_netdev")
     if discard:
         options.append("discard")
     return f"{volume.name} UUID={uuid} none {','.join(options)}"
@@ -38,8 +38,6 @@ def crypttab_line(volume: Volume, uuid: str, discard: bool = False) -> str:
 
 def mount_options(volume: Volume) -> List[str]:
     options = ["nofail", "nodev", "nosuid", f"x-systemd.requires=systemd-cryptsetup@{unit_name(volume.name)}.service"]
-    if volume.needs_network:
-        options.append("_netdev")
     return options + [option for option in volume.options if option not in options]
 
 

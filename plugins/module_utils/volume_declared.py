@@ -9,7 +9,6 @@ A device is named by three facts that have to agree on the host: a stable name, 
 from __future__ import annotations
 
 import re
-import uuid
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
@@ -61,14 +60,6 @@ class Volume:
     @property
     def mapper(self) -> str:
         return f"/dev/mapper/{self.name}"
-
-    @property
-    def needs_network(self) -> bool:
-        """Whether a way of unlocking it asks another machine."""
-        return any(TANG in method for method in self.unlock)
-
-    def new_uuid(self) -> str:
-        return str(uuid.uuid4())
 
 
 def parse_size(value: object) -> int:
@@ -198,7 +189,8 @@ def _list_problems(entry: Mapping[str, Any]) -> List[str]:
     listed = isinstance(unlock, (list, tuple)) and all(method in UNLOCKS for method in unlock)
     if not listed or not unlock or len(set(unlock)) < len(unlock):
         found.append(
-            f"unlock: give one or more of {', '.join(UNLOCKS)}, each once; the recovery passphrase comes by itself, found"
+            f"unlock: give one or more of {', '.join(UNLOCKS)}, each once; the recovery passphrase comes by itself,"
+            " found"
             f" {unlock!r}"
         )
     elif TPM2 in unlock and BOTH in unlock:

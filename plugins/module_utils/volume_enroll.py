@@ -101,10 +101,10 @@ def compact(jwe: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _secret_file(secret: str) -> Iterator[str]:
-    """A file in memory, for a tool that cannot read its key from a pipe; it has no name and is gone with its last
-    user."""
+    """A file in memory without a name, for a tool that cannot read its key from a pipe; gone with its last user."""
     descriptor = os.memfd_create("key")
     try:
+        os.fchmod(descriptor, 0o600)
         os.write(descriptor, secret.encode())
         os.lseek(descriptor, 0, os.SEEK_SET)
         yield f"/proc/self/fd/{descriptor}"
@@ -114,9 +114,10 @@ def _secret_file(secret: str) -> Iterator[str]:
 
 def _ask(run: Run, argv: Sequence[str], secret: Optional[bytes], inherited: Sequence[int] = ()) -> Tuple[int, str, str]:
     try:
-        return run(argv, secret, inherited)
+        code, output, said = run(argv, secret, inherited)
     except FileNotFoundError as error:
         raise EnrollError(f"{argv[0]} is missing on this host") from error
+    return code, output, said
 
 
 def _do(run: Run, argv: Sequence[str], secret: Optional[bytes], inherited: Sequence[int] = ()) -> str:

@@ -117,7 +117,7 @@ class VolumeHost:
         profile = cipher_profiles.PROFILES[self.volume.cipher]
         refusal = cipher_profiles.probe(self.volume.cipher, self._ask)
         if refusal:
-            raise VolumeError(f"{self.volume.name}: {refusal}")
+            raise VolumeError(f"{self.volume.name}: {refusal.rstrip('.')}")
         confirmed = confirmed or bool(look.record and look.record.confirmed)
         self._remember(Record(self.volume.serial, self.volume.name, uuid, FORMATTING, confirmed))
         cryptsetup = self.cryptsetup(look)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
 from ansible_collections.bedplate.llm.plugins.filter.volumes import luks_volume_problems, volume_escrow_keys
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import (
@@ -167,18 +165,6 @@ def test_a_size_is_bytes_or_a_number_with_a_power_of_1024(text, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match="give bytes, or a number with K, M, G or T"):
         parse_size(text)
-
-
-@pytest.mark.parametrize(
-    ("unlock", "network"), [((TPM2,), False), ((TANG,), True), ((BOTH,), True), ((TPM2, TANG), True)]
-)
-def test_a_volume_that_asks_another_machine_needs_the_network(unlock, network):
-    volume = Volume("m", "d", "s", 1, "/x", unlock=unlock)
-    assert volume.needs_network is network
-
-
-def test_every_new_volume_has_a_uuid_of_its_own():
-    assert uuid.UUID(VOLUME.new_uuid()) != uuid.UUID(VOLUME.new_uuid())
 
 
 # --- what the role's validate says, with the settings of all volumes ---
