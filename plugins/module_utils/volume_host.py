@@ -145,6 +145,8 @@ class VolumeHost:
         self._require_ours(look)
         if look.is_open:
             return False
+        # A boot that waits for somebody to answer for the key would hold the mapping's unit until it gives up.
+        self._ask(["systemctl", "stop", f"systemd-cryptsetup@{volume_boot.unit_name(self.volume.name)}.service"])
         bypass = queues == "yes" or (queues == "auto" and "nvme" in look.device.path)
         self.cryptsetup(look).open(self.volume.name, bypass, passphrase)
         self._settle()
