@@ -233,7 +233,7 @@ class Steps:
         return self._header()
 
     def _header(self) -> Dict[str, Any]:
-        content = self._host.cryptsetup(self._host.look()).header_backup()
+        content = self._host.cryptsetup(self._host.existing()).header_backup()
         return {"header": base64.b64encode(content).decode("ascii")}
 
     def _backed_up(self) -> Dict[str, Any]:
@@ -242,7 +242,7 @@ class Steps:
         return {}
 
     def _enroll(self) -> Dict[str, Any]:
-        look = self._host.look()
+        look = self._host.existing()
         method, before = self._given["method"], set(volume_methods.ways(look.header))
         volume_enroll.add(self._run, look.device.path, method, self._settings, self._given["passphrase"])
         header = self._host.look().header
@@ -258,7 +258,8 @@ class Steps:
         return self._header()
 
     def _open(self) -> Dict[str, Any]:
-        return {"changed": self._host.open(self._given["passphrase"], self._given["bypass_workqueues"])}
+        changed = self._host.open(self._given["passphrase"], self._given["bypass_workqueues"])
+        return {"changed": changed, "sequence": self._host.look().header.sequence}
 
     def _finish(self) -> Dict[str, Any]:
         done = []

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 
 import pytest
 from ansible_collections.bedplate.llm.plugins.module_utils import volume_record
+from ansible_collections.bedplate.llm.plugins.module_utils.block_device_host import BlockDeviceError
 from ansible_collections.bedplate.llm.plugins.module_utils.cryptsetup import Cost
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_decision import FORMAT, MAKE_FILESYSTEM
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_host import VolumeError
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import (
+    ERASED,
     FORMATTED,
     FORMATTING,
     MAKING_FILESYSTEM,
@@ -270,3 +274,36 @@ def test_one_step_at_a_time_works_on_a_device(lab):
 def test_a_device_without_a_header_has_nothing_to_say_of_it(lab):
     with pytest.raises(VolumeError, match="has no header that can be read"):
         _header = host(lab).look().header
+
+
+def test_a_confirmation_of_a_former_life_is_forgotten(lab):
+    remember(lab, ERASED, confirmed=True)
+    host(lab, PREPARED).format(UUID, PASSPHRASE, Cost(), False)
+    found = remembered(lab)
+    assert found
+    assert not found.confirmed
+
+
+def test_work_queues_are_written_into_the_header_once(volume):
+    it = host(volume, KEPT)
+    it.open(PASSPHRASE, "yes")
+    sequence = volume.scan.header.sequence
+    volume.reboot()
+    it.open(PASSPHRASE, "yes")
+    assert volume.scan.header.sequence == sequence
+
+
+def test_a_disk_that_cannot_be_read_is_one_sentence(lab, monkeypatch):
+    def broken(*_arguments: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", broken)
+    with pytest.raises(BlockDeviceError, match=r"disk cannot be read: .*Input/output error"):
+        host(lab, PREPARED).look()
+
+
+def test_a_tool_that_the_host_does_not_have_is_one_sentence(volume):
+    volume._open()
+    volume.missing.add("mkfs.ext4")
+    with pytest.raises(VolumeError, match=r"mkfs\.ext4 is missing on this host"):
+        host(volume, KEPT).make_filesystem()
