@@ -91,7 +91,7 @@ def test_nothing_is_changed_and_no_secret_is_asked_for(controller):
     ("options", "words"),
     [
         ({"volumes": [{**VOLUME, "mount": "/"}]}, "mount: give"),
-        ({"escrow": [{"name": "models"}]}, "is no record of an escrow"),
+        ({"escrow": [{"serial": "data0"}]}, "is no record of an escrow"),
     ],
 )
 def test_what_cannot_be_understood_is_one_sentence(options, words, controller):
@@ -103,3 +103,19 @@ def test_a_tool_that_gives_no_answer_is_one_sentence(controller):
     controller.lab.broken.add("wipefs")
     with pytest.raises(ModuleFailedError, match=r"`wipefs --no-act --json .* ended with 1 on this host\."):
         told(controller)
+
+
+def test_a_volume_that_was_renamed_still_has_its_escrow(controller):
+    """The escrow is a device's, by its serial number; the name in it is that of its first day."""
+    controller.run()
+    escrow = controller.store.read(SERIAL)
+    result = told(controller, escrow=[{**escrow.as_dict(), "name": "weights"}])
+    assert failing(result) == []
+
+
+def test_the_escrow_of_an_array_is_that_of_its_host(controller):
+    array = {"name": "models", "array": "weights", "mount": "/var/lib/bedplate"}
+    (volume,), _problems = luks_volume_info.parse([array], ["weights"])
+    escrows = [{"serial": "gpu1.md-weights"}, {"serial": "md-other"}, {"serial": "weights"}]
+    assert luks_volume_info.escrow_of(volume, escrows) == escrows[0]
+    assert luks_volume_info.escrow_of(volume, escrows[1:]) is None
