@@ -20,7 +20,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.volume_host import Lo
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_methods import Settings, TangServer, thumbprint
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import READY, Escrow
 from volume_samples import KEPT, NO_LUKS, UUID, VOLUME, device, metadata, record, scanned
-from volume_tokens import KEY, ONE, clevis, sss, systemd, tang, tpm2
+from volume_tokens import KEY, ONE, TWO, clevis, sss, systemd, tang, tpm2
 
 WITH_TANG = replace(VOLUME, unlock=(TPM2, TANG))
 SETTINGS = Settings((7,), (ONE,), 1)
@@ -102,6 +102,25 @@ def test_a_locked_volume_says_that_nothing_runs():
 def test_a_key_slot_of_something_unknown_is_told():
     tokens = {**TOKENS, "2": {"type": "systemd-fido2", "keyslots": ["3"]}}
     assert "key slot 3" in failing(state(luks((0, 1, 2, 3), tokens)))["two-ways"]
+
+
+@pytest.mark.parametrize(
+    ("unlock", "token", "method"),
+    [
+        ((TANG,), systemd(7), "tpm2"),
+        ((BOTH,), systemd(7), "tpm2"),
+        ((TPM2, TANG), systemd(), "tpm2"),
+        ((TPM2, TANG), clevis(tang(TWO), 1), "tang"),
+    ],
+)
+def test_a_way_that_was_not_declared_is_told(unlock, token, method):
+    """A TPM alone opens what was declared to need a TPM and the network; who asks for PCR 7 is not served without."""
+    declared = {(TANG,): clevis(tang(), 2), (BOTH,): clevis(sss(2, tpm2(), tang()), 2)}.get(unlock, TOKENS["1"])
+    tokens = {"0": token, "1": declared, **({"2": {**systemd(7), "keyslots": ["3"]}} if TPM2 in unlock else {})}
+    scan = luks((0, 1, 2, 3) if TPM2 in unlock else (0, 1, 2), tokens)
+    found = failing(state(scan, proofs={}), volume=replace(VOLUME, unlock=unlock))
+    assert list(found) == ["two-ways"]
+    assert f"key slot 1 opens it by {method} in a way that was not declared" in found["two-ways"]
 
 
 def test_a_passphrase_alone_is_never_enough():
