@@ -190,11 +190,24 @@ class VolumeHost:
 
     def boot_files(self, look: Look, discard: bool) -> Dict[Path, str]:
         """Files with what they should hold, of those that do not hold it."""
+        return self._boot_files(look.header.uuid, discard)
+
+    def boot_problems(self, look: Look) -> List[str]:
+        """Whose lines would keep the volume from coming up at boot, also one that is yet to be made."""
+        header = look.device.luks.header
+        try:
+            self._boot_files(header.uuid if header else "", False)
+        except VolumeError as error:
+            return [str(error).split(": ", 1)[1]]
+        return []
+
+    def _boot_files(self, uuid: str, discard: bool) -> Dict[Path, str]:
         wanted = {self._path(path): volume_boot.drop_in(self.volume) for path in volume_boot.drop_in_paths(self.volume)}
         try:
             crypttab = self._path(volume_boot.CRYPTTAB)
-            line = volume_boot.crypttab_line(self.volume, look.header.uuid, discard)
-            wanted[crypttab] = volume_boot.set_crypttab(_text(crypttab), self.volume, line)
+            line = volume_boot.crypttab_line(self.volume, uuid, discard)
+            former = [record.uuid for record in volume_record.read_all(self._records)]
+            wanted[crypttab] = volume_boot.set_crypttab(_text(crypttab), self.volume, line, former)
             fstab = self._path(volume_boot.FSTAB)
             wanted[fstab] = volume_boot.set_fstab(_text(fstab), self.volume, volume_boot.fstab_line(self.volume))
         except volume_boot.BootLineError as error:

@@ -209,7 +209,7 @@ class Steps:
             "recorded": look.record is not None,
             "path": look.device.path,
             "uuid": "",
-            "mount_problems": self._host.mount_point_problems(),
+            "mount_problems": self._host.mount_point_problems() + self._host.boot_problems(look),
         }
         if look.decision.action != REFUSE and look.device.luks.header:
             found.update(self._of_header(look))

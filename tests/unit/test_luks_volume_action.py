@@ -178,11 +178,34 @@ def test_a_host_that_was_installed_anew_takes_its_volume_back(controller):
     assert controller.lab.mounted
 
 
+def test_a_host_that_lost_its_records_only_takes_its_volume_back(controller):
+    first = controller.run()
+    (controller.lab.root / f"var/lib/bedplate-volumes/{SERIAL}.json").unlink()
+    assert controller.run()["uuid"] == first["uuid"]
+    record = remembered(controller.lab)
+    assert record
+    assert record.state == READY
+
+
 def test_a_mount_point_with_files_is_refused_before_the_format(controller):
     folder = controller.lab.root / "var/lib/bedplate"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").touch()
     refused(controller, "holds model.safetensors, which the volume would hide")
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("crypttab", f"models UUID={OTHER} none luks"),
+        ("fstab", "LABEL=x /var/lib/bedplate ext4 defaults 0 2"),
+    ],
+)
+def test_somebody_elses_line_is_refused_before_the_format(file, line, controller):
+    (controller.lab.root / "etc").mkdir()
+    (controller.lab.root / "etc" / file).write_text(f"{line}\n")
+    refused(controller, f"/etc/{file}, line 1, .*; take that line out first")
+    refused(controller, f"/etc/{file}, line 1, .*; take that line out first", check_mode=True)
 
 
 def test_a_tang_server_that_does_not_answer_leaves_what_the_next_run_completes(controller):

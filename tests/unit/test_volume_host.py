@@ -213,6 +213,22 @@ def test_a_line_of_somebody_else_is_a_refusal_with_the_volumes_name(volume):
         it.boot_files(it.look(), False)
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_line_of_a_volume_that_this_host_had_is_replaced_and_no_other(known, volume):
+    (volume.root / "etc").mkdir()
+    (volume.root / "etc/crypttab").write_text(f"models UUID={OTHER} none luks\n")
+    if known:
+        remember(volume, READY, serial="died", uuid=OTHER)
+    it = host(volume, KEPT)
+    if known:
+        assert UUID in it.boot_files(it.look(), False)[volume.root / "etc/crypttab"]
+        assert it.boot_problems(it.look()) == []
+    else:
+        assert "names UUID" in it.boot_problems(it.look())[0]
+        with pytest.raises(VolumeError, match=f"models: /etc/crypttab, line 1, names UUID={OTHER} as models"):
+            it.boot_files(it.look(), False)
+
+
 def ready(lab: Lab) -> None:
     remember(lab, READY)
     lab.inside = "ext4"
