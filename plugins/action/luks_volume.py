@@ -207,13 +207,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._keep(answer["header"])
 
     def _open(self) -> None:
-        escrow = self._known()
-        answer = self._remote("open", passphrase=self._store.passphrase(escrow))
-        if answer["changed"]:
+        if self._remote("open", passphrase=self._store.passphrase(self._known()))["changed"]:
             self._actions.append(f"opened {self._volume.mapper} with the escrow's passphrase")
-        # The first time it is opened, how requests are queued is written into the header.
-        if escrow.backup is None or escrow.backup.sequence != answer["sequence"]:
-            self._back_up()
 
     def _finish(self, found: dict[str, Any]) -> None:
         needed = found["boot_files"] or not found["mounted"] or not found["recorded"]

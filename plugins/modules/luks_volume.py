@@ -258,8 +258,7 @@ class Steps:
         return self._header()
 
     def _open(self) -> Dict[str, Any]:
-        changed = self._host.open(self._given["passphrase"], self._given["bypass_workqueues"])
-        return {"changed": changed, "sequence": self._host.look().header.sequence}
+        return {"changed": self._host.open(self._given["passphrase"], self._given["bypass_workqueues"])}
 
     def _finish(self) -> Dict[str, Any]:
         done = []
