@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._actions: list[str] = []
         try:
             self._prepare()
-            with self._store.locked(self._key):
+            # A check leaves nothing behind, not even a lock.
+            with contextlib.nullcontext() if self._task.check_mode else self._store.locked(self._key):
                 self._uuid = ""
                 getattr(self, f"_{self._given.get('state', 'present')}")()
         except EscrowError as error:
@@ -67,6 +69,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise AnsibleActionFail(
                     f"luks_volume: {name} is missing; a volume without an escrow would be lost with its host."
                 )
+        if not Path(self._given["escrow_dir"]).is_absolute():
+            raise AnsibleActionFail(
+                f"luks_volume: escrow_dir: give an absolute path, found {self._given['escrow_dir']!r}."
+            )
         if self._given.get("confirm_wipe"):
             self._require_said_now()
         # Without pipelining Ansible writes a module with its arguments to a file on the host.
@@ -93,6 +99,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         found = self._look()
         if found["mount_problems"]:
             raise AnsibleActionFail(f"{self._volume.name}: {found['mount_problems'][0]}.")
+        if found["action"] == FORMAT:
+            self._require_own_escrow()
         if self._task.check_mode:
             self._foresee(found)
             return
@@ -156,6 +164,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._actions += [f"would write {path}" for path in found.get("boot_files", ())]
         if not found.get("mounted"):
             self._actions.append(f"would mount {self._volume.mount}")
+
+    def _require_own_escrow(self) -> None:
+        """A serial number may be that of two disks, of virtual machines above all: made with one key and one UUID, the
+        volumes would share an escrow in which each one's header takes the other's place."""
+        escrow = self._store.read(self._key)
+        if escrow and not escrow.erased and escrow.host != self._host:
+            raise EscrowError(
+                f"The escrow of {self._key} ({self._given['escrow_dir']}) is that of {escrow.host}, and the device on"
+                f" {self._host} is empty. If it is the same disk, given up on {escrow.host}, erase the volume first"
+                " (bedplate volume erase); two disks with one serial number cannot both carry a volume."
+            )
 
     def _format(self, found: dict[str, Any]) -> None:
         escrow = self._store.read(self._key)

@@ -128,7 +128,7 @@ class Store:
         if not header.keyslots:
             raise EscrowError(f"The header of {escrow.name} has no key slot; a backup of it would bring nothing back.")
         now = datetime.datetime.now(datetime.UTC)
-        name = f"header-{header.sequence}-{now:%Y%m%dT%H%M%SZ}.vault"
+        name = f"header-{header.sequence}-{now:%Y%m%dT%H%M%S.%fZ}.vault"
         digest = hashlib.sha256(content).hexdigest()
         if escrow.backup and escrow.backup.sha256 == digest:
             return escrow

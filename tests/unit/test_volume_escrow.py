@@ -144,7 +144,7 @@ def test_a_backup_is_kept_with_its_sequence_and_comes_back(store, begun):
     kept = store.keep_backup(begun, HEADER)
     assert kept.backup
     assert (kept.backup.sequence, kept.backup.sha256) == (3, hashlib.sha256(HEADER).hexdigest())
-    assert re.fullmatch(r"header-3-\d{8}T\d{6}Z\.vault", kept.backup.file)
+    assert re.fullmatch(r"header-3-\d{8}T\d{6}\.\d{6}Z\.vault", kept.backup.file)
     assert store.read(SERIAL) == kept
     assert store.backup(kept) == HEADER
     assert store.backup(kept, kept.backup.file) == HEADER

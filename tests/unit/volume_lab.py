@@ -36,15 +36,17 @@ class PowerCutError(BaseException):
 
 
 class Power:
-    """cut: how many durable changes there are before the power goes."""
+    """cut: how many durable changes there are before the power goes; None is never."""
 
-    def __init__(self) -> None:
+    def __init__(self, cut: int | None = None) -> None:
+        self.cut = cut
         self.events: list[str] = []
-        self.cut: int | None = None
+        self.changes: list[str] = []
 
     def wrote(self, event: str) -> None:
         self.events.append(event)
-        if self.cut is not None and len(self.events) > self.cut:
+        self.changes.append(event)
+        if self.cut is not None and len(self.changes) >= self.cut:
             raise PowerCutError(event)
 
 
@@ -159,13 +161,18 @@ class Lab:
             self._rewrite(
                 {**header.metadata, "config": {"flags": ["no-read-workqueue", "no-write-workqueue"]}}, "flags"
             )
+        self._open()
+        return 0, ""
+
+    def _open(self) -> None:
+        header = self.scan.header
+        assert header
         self.opened = True
         folder = self.sys / "class/block/dm-0/dm"
         folder.mkdir(parents=True)
-        (folder / "name").write_text(argv[-1])
-        (folder / "uuid").write_text(f"CRYPT-LUKS2-{header.uuid.replace('-', '')}-{argv[-1]}")
+        (folder / "name").write_text("models")
+        (folder / "uuid").write_text(f"CRYPT-LUKS2-{header.uuid.replace('-', '')}-models")
         (self.sys / "class/block/vdb/holders/dm-0").touch()
-        return 0, ""
 
     def _do_luksheaderbackup(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
         Path(argv[argv.index("--header-backup-file") + 1]).write_bytes(self.disk.open("rb").read(2 * COPY))
@@ -201,8 +208,10 @@ class Lab:
             return 1, ""
         pcrs = next(word.split("=", 1)[1] for word in argv if word.startswith("--tpm2-pcrs="))
         bound = [int(pcr) for pcr in pcrs.split("+") if pcr]
-        number = self._add_token({"type": "systemd-tpm2", "keyslots": [str(slot)], "tpm2-pcrs": bound})
-        self.tpm[number] = b"from the TPM"
+        header = self.scan.header
+        assert header
+        self.tpm[len(header.metadata["tokens"])] = b"from the TPM"
+        self._add_token({"type": "systemd-tpm2", "keyslots": [str(slot)], "tpm2-pcrs": bound})
         return 0, ""
 
     def _clevis(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
@@ -224,11 +233,17 @@ class Lab:
         return 0, ""
 
     def _systemctl(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
-        if argv[1] == "start":
-            assert self.opened
-            assert self.inside == "ext4"
-            self.mounted = self.data = True
-            self.power.wrote("mounted")
+        if argv[1] != "start":
+            return 0, ""
+        # The unit requires systemd-cryptsetup@models.service, which crypttab makes and which asks the TPM.
+        if not self.opened:
+            if "models UUID=" not in (self.root / "etc/crypttab").read_text() or not self.tpm:
+                return 1, ""
+            self._open()
+        assert self.inside == "ext4"
+        assert "/dev/mapper/models /var/lib/bedplate ext4" in (self.root / "etc/fstab").read_text()
+        self.mounted = self.data = True
+        self.power.wrote("mounted")
         return 0, ""
 
     def _findmnt(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
@@ -250,12 +265,11 @@ class Lab:
         )
         return 0, ""
 
-    def _add_token(self, token: dict[str, Any]) -> int:
+    def _add_token(self, token: dict[str, Any]) -> None:
         header = self.scan.header
         assert header
-        number = len(header.metadata["tokens"])
-        self._rewrite({**header.metadata, "tokens": {**header.metadata["tokens"], str(number): token}}, "a token")
-        return number
+        number = str(len(header.metadata["tokens"]))
+        self._rewrite({**header.metadata, "tokens": {**header.metadata["tokens"], number: token}}, "a token")
 
 
 def play(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +286,8 @@ def play(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os.path, "ismount", lambda path: lab.mounted if str(path) == mount else real_mount(path))
     monkeypatch.setattr(os, "replace", put)
+    # A power cut is played by `Power`, so that the disk below these tests need not be waited for.
+    monkeypatch.setattr(os, "fsync", lambda _file: None)
     monkeypatch.setattr(block_device_host, "BLANK_ENDS", 1 << 16)
     monkeypatch.setattr(block_device_host, "look", functools.partial(block_device_host.look, sys=lab.sys))
     monkeypatch.setattr(volume_host, "LOCKS", lab.folder / "locks")
