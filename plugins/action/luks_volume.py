@@ -8,7 +8,9 @@ What each state does is in `plugin_utils/volume_*.py`; here is what they have in
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -50,7 +52,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if state not in STATES:
             raise AnsibleActionFail(f"luks_volume: state is one of {', '.join(STATES)}, found {state!r}.")
         try:
-            with session.store.locked(session.key):
+            # A check leaves nothing behind, not even a lock.
+            with contextlib.nullcontext() if session.check_mode else session.store.locked(session.key):
                 STATES[state](session)
         except EscrowError as error:
             raise AnsibleActionFail(f"{session.volume.name}: {error}") from error
@@ -69,6 +72,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise AnsibleActionFail(
                     f"luks_volume: {name} is missing; a volume without an escrow would be lost with its host."
                 )
+        if not Path(given["escrow_dir"]).is_absolute():
+            raise AnsibleActionFail(f"luks_volume: escrow_dir: give an absolute path, found {given['escrow_dir']!r}.")
         for option, variable in CONFIRMATIONS.items():
             self._require_said_now(variable, str(given.get(option) or ""))
         # Without pipelining Ansible writes a module with its arguments to a file on the host.

@@ -46,6 +46,13 @@ def look(given: str, run: Run, sys: Path = Path("/sys")) -> Device:
     path = os.path.realpath(given)
     if not Path(path).is_block_device():
         return Device(given)
+    try:
+        return _look(given, path, run, sys)
+    except OSError as error:
+        raise BlockDeviceError(f"{path} cannot be read: {error}") from error
+
+
+def _look(given: str, path: str, run: Run, sys: Path) -> Device:
     tree = _lsblk(path, run)
     kernel = str(tree["kname"])
     holders = _names(sys / "class/block" / kernel / "holders")
@@ -187,8 +194,11 @@ def _serial(given: str, path: str, tree: Mapping[str, Any], run: Run, sys: Path)
 def signatures(path: str, run: Run) -> List[Signature]:
     """By wipefs, which names them all, and by blkid, which has a second opinion on file systems."""
     text = _run(run, ["wipefs", "--no-act", "--json", path])
-    entries = json.loads(text).get("signatures", []) if text.strip() else []
-    found = [Signature(str(entry["type"]), int(str(entry["offset"]), 0)) for entry in entries]
+    try:
+        entries = json.loads(text).get("signatures", []) if text.strip() else []
+        found = [Signature(str(entry["type"]), int(str(entry["offset"]), 0)) for entry in entries]
+    except (ValueError, KeyError) as error:
+        raise BlockDeviceError(f"wipefs answered what is not its JSON: {text[:80]!r}") from error
     # 2: nothing known; 8: it holds several things at once, which is more than nothing.
     code, said = run(["blkid", "--probe", "--output", "export", path])
     if code not in (0, 2, 8):

@@ -10,7 +10,7 @@ Other people's lines are left as they are.
 
 from __future__ import annotations
 
-from typing import Callable, List
+from typing import Callable, List, Sequence
 
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import TPM2, Volume
 
@@ -70,12 +70,15 @@ def drop_in(volume: Volume) -> str:
     )
 
 
-def set_crypttab(text: str, volume: Volume, line: str) -> str:
-    """crypttab with our line for the volume's name."""
+def set_crypttab(text: str, volume: Volume, line: str, former: Sequence[str] = ()) -> str:
+    """crypttab with our line for the volume's name.  former: UUIDs of this host's volumes, whose lines are ours too."""
     uuid = line.split()[1]
+    ours = {uuid, *(f"UUID={known}" for known in former)}
 
     def clash(fields: List[str]) -> str:
-        return f"names {fields[1]} as {fields[0]}" if fields[1:2] == [uuid] and fields[0] != volume.name else ""
+        device = fields[1] if len(fields) > 1 else "nothing"
+        theirs = device not in ours if fields[0] == volume.name else device == uuid
+        return f"names {device} as {fields[0]}" if theirs else ""
 
     return _set(text, line, CRYPTTAB, lambda fields: fields[0] == volume.name, clash)
 

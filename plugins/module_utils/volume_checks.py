@@ -104,17 +104,23 @@ def _two_ways(volume: Volume, look: Look, settings: Settings) -> Check:
     if not any(way.method == RECOVERY for way in present):
         missing.append("a recovery passphrase")
     names = sorted({way.method for way in present})
-    strange = [way.keyslot for way in present if way.method == "other"]
+    strange = [
+        way
+        for way in present
+        if way.method != RECOVERY and not any(fits(way, method, settings) for method in volume.unlock)
+    ]
     reason = f"{volume.name} is unlocked by {', '.join(names) or 'nothing'}"
     if missing:
         reason += f"; missing: {', '.join(missing)}"
-    if strange:
-        reason += f"; key slot {strange[0]} belongs to something that bedplate does not know"
+    if strange and strange[0].method == "other":
+        reason += f"; key slot {strange[0].keyslot} belongs to something that bedplate does not know"
+    elif strange:
+        reason += f"; key slot {strange[0].keyslot} opens it by {strange[0].method} in a way that was not declared"
     return Check(
         _id(volume, "two-ways"),
         not missing and not strange and len(names) >= 2,
         reason,
-        "roll the site out, which adds what is missing; take out what nobody knows with cryptsetup luksKillSlot",
+        "roll the site out, which adds what is missing; take out what nobody declared with cryptsetup luksKillSlot",
     )
 
 

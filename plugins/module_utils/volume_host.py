@@ -45,6 +45,8 @@ from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import 
 )
 
 LOCKS = Path("/run/lock")
+# How a header says that requests go around the kernel's work queues.
+QUEUES = {"no-read-workqueue", "no-write-workqueue"}
 
 
 class VolumeError(Exception):
@@ -89,6 +91,13 @@ class VolumeHost:
         record = volume_record.read(self.volume.serial, self._records)
         return Look(device, record, decide(self.volume, device, record, self.escrow, confirmed))
 
+    def existing(self) -> Look:
+        """Of a volume that is ours and there."""
+        look = self.look()
+        if look.decision.action in (REFUSE, FORMAT):
+            raise VolumeError(f"{self.volume.name}: {look.decision.sentence or 'it is not formatted'}")
+        return look
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One step at a time on a device; whoever holds the lock is done in seconds or minutes."""
@@ -118,7 +127,8 @@ class VolumeHost:
         refusal = cipher_profiles.probe(self.volume.cipher, self.ask)
         if refusal:
             raise VolumeError(f"{self.volume.name}: {refusal.rstrip('.')}")
-        confirmed = confirmed or bool(look.record and look.record.confirmed)
+        begun = look.record if look.record and look.record.state == FORMATTING else None
+        confirmed = confirmed or bool(begun and begun.confirmed)
         self.remember(Record(self.volume.serial, self.volume.name, uuid, FORMATTING, confirmed))
         cryptsetup = self.cryptsetup(look)
         cryptsetup.format(uuid, self.volume.name, profile, sector_size(look.device.size), cost, passphrase)
@@ -141,19 +151,21 @@ class VolumeHost:
 
     def open(self, passphrase: str, queues: str) -> bool:
         """queues: whether to go around the kernel's work queues: yes, no, or auto for "on NVMe"."""
-        look = self.look()
-        self.require_ours(look)
+        look = self.existing()
         if look.is_open:
             return False
+        # A boot that waits for somebody to answer for the key would hold the mapping's unit until it gives up.
+        self.ask(["systemctl", "stop", f"systemd-cryptsetup@{volume_boot.unit_name(self.volume.name)}.service"])
         bypass = queues == "yes" or (queues == "auto" and "nvme" in look.device.path)
+        # It is in the header for good; writing it again would be a change, and another backup.
+        bypass = bypass and not set(look.header.flags) >= QUEUES
         self.cryptsetup(look).open(self.volume.name, bypass, passphrase)
         self.settle()
         return True
 
     def make_filesystem(self) -> bool:
         """A file system on the inside, once: only before anything was ever mounted."""
-        look = self.look()
-        self.require_ours(look)
+        look = self.existing()
         record = look.record
         if record is None or record.state == READY:
             return False
@@ -180,11 +192,24 @@ class VolumeHost:
 
     def boot_files(self, look: Look, discard: bool) -> Dict[Path, str]:
         """Files with what they should hold, of those that do not hold it."""
+        return self._boot_files(look.header.uuid, discard)
+
+    def boot_problems(self, look: Look) -> List[str]:
+        """Whose lines would keep the volume from coming up at boot, also one that is yet to be made."""
+        header = look.device.luks.header
+        try:
+            self._boot_files(header.uuid if header else "", False)
+        except VolumeError as error:
+            return [str(error).split(": ", 1)[1]]
+        return []
+
+    def _boot_files(self, uuid: str, discard: bool) -> Dict[Path, str]:
         wanted = {self.path(path): volume_boot.drop_in(self.volume) for path in volume_boot.drop_in_paths(self.volume)}
         try:
             crypttab = self.path(volume_boot.CRYPTTAB)
-            line = volume_boot.crypttab_line(self.volume, look.header.uuid, discard)
-            wanted[crypttab] = volume_boot.set_crypttab(text_of(crypttab), self.volume, line)
+            line = volume_boot.crypttab_line(self.volume, uuid, discard)
+            former = [record.uuid for record in volume_record.read_all(self._records)]
+            wanted[crypttab] = volume_boot.set_crypttab(text_of(crypttab), self.volume, line, former)
             fstab = self.path(volume_boot.FSTAB)
             wanted[fstab] = volume_boot.set_fstab(text_of(fstab), self.volume, volume_boot.fstab_line(self.volume))
         except volume_boot.BootLineError as error:
@@ -239,10 +264,6 @@ class VolumeHost:
             raise VolumeError(f"{self.volume.name}: {look.decision.sentence or f'it is at {look.decision.action}'}")
         return look
 
-    def require_ours(self, look: Look) -> None:
-        if look.decision.action in (REFUSE, FORMAT):
-            raise VolumeError(f"{self.volume.name}: {look.decision.sentence or 'it is not formatted'}")
-
     def _require_mapper(self, look: Look) -> None:
         names = [mapping.name for mapping in look.device.mappings]
         if self.volume.name not in names:
@@ -277,7 +298,10 @@ class VolumeHost:
         return self._root / path.lstrip("/")
 
     def do(self, argv: Sequence[str]) -> str:
-        code, output, said = self.run(argv, None, ())
+        try:
+            code, output, said = self.run(argv, None, ())
+        except FileNotFoundError as error:
+            raise VolumeError(f"{argv[0]} is missing on this host") from error
         if code:
             raise VolumeError(f"`{' '.join(argv)}` ended with {code}: {' '.join((said or output).split())[-600:]}")
         return str(output)

@@ -13,7 +13,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 # The record may not lie on the volume that it speaks of, and /var/lib/bedplate is a volume's mount point.
 FOLDER = Path("/var/lib/bedplate-volumes")
@@ -119,6 +119,11 @@ def file_name(serial: str) -> str:
 def read(serial: str, folder: Path = FOLDER) -> Optional[Record]:
     path = folder / file_name(serial)
     return parse_record(path.read_text(encoding="utf-8"), str(path)) if path.exists() else None
+
+
+def read_all(folder: Path = FOLDER) -> List[Record]:
+    """Of every device that this host has or had."""
+    return [parse_record(path.read_text(encoding="utf-8"), str(path)) for path in sorted(folder.glob("*.json"))]
 
 
 def write(record: Record, folder: Path = FOLDER) -> None:

@@ -12,19 +12,19 @@ from typing import List, Optional, Sequence, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import volume_enroll, volume_methods
 from ansible_collections.bedplate.llm.plugins.module_utils.cryptsetup import Cost, Cryptsetup
-from ansible_collections.bedplate.llm.plugins.module_utils.volume_host import Look, VolumeError, VolumeHost
+from ansible_collections.bedplate.llm.plugins.module_utils.volume_host import VolumeError, VolumeHost
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_methods import RECOVERY, Way
 
 
 def which(host: VolumeHost, passphrases: Sequence[str]) -> int:
     """The first of some passphrases that opens the volume; -1 when none does."""
-    cryptsetup = host.cryptsetup(_ours(host))
+    cryptsetup = host.cryptsetup(host.existing())
     return next((number for number, one in enumerate(passphrases) if cryptsetup.opens(one)), -1)
 
 
 def add_passphrase(host: VolumeHost, passphrases: Sequence[str], cost: Cost) -> None:
     """Have a key slot for the first of the passphrases, by one of the others."""
-    look = _ours(host)
+    look = host.existing()
     new, former = passphrases[0], passphrases[1:]
     cryptsetup = host.cryptsetup(look)
     if cryptsetup.opens(new):
@@ -40,7 +40,7 @@ def add_passphrase(host: VolumeHost, passphrases: Sequence[str], cost: Cost) -> 
 
 def drop_passphrases(host: VolumeHost, passphrases: Sequence[str]) -> Tuple[List[int], List[int]]:
     """Take out the key slots of all passphrases but the first; those slots, and those that none of them opens."""
-    look = _ours(host)
+    look = host.existing()
     new, former = passphrases[0], passphrases[1:]
     cryptsetup = host.cryptsetup(look)
     slots = [way.keyslot for way in volume_methods.ways(look.header) if way.method == RECOVERY]
@@ -63,7 +63,7 @@ def drop_passphrases(host: VolumeHost, passphrases: Sequence[str]) -> Tuple[List
 
 def drop_ways(host: VolumeHost, method: str, keyslot: int, passphrase: str) -> List[int]:
     """Take out every way of a method but that of one key slot, which is proved once more; their key slots."""
-    look = _ours(host)
+    look = host.existing()
     present = [way for way in volume_methods.ways(look.header) if way.method == method]
     kept = _way_of(present, keyslot)
     problem = volume_enroll.problem(host.run, look.device.path, look.header, kept) if kept else "it is not there"
@@ -84,9 +84,3 @@ def _way_of(ways: Sequence[Way], keyslot: int) -> Optional[Way]:
 
 def _slot_of(cryptsetup: Cryptsetup, passphrase: str, slots: Sequence[int]) -> Optional[int]:
     return next((slot for slot in slots if cryptsetup.opens(passphrase, slot)), None)
-
-
-def _ours(host: VolumeHost) -> Look:
-    look = host.look()
-    host.require_ours(look)
-    return look

@@ -60,7 +60,7 @@ class Steps:
             "recorded": look.record is not None,
             "path": look.device.path,
             "uuid": "",
-            "mount_problems": self._host.mount_point_problems(),
+            "mount_problems": self._host.mount_point_problems() + self._host.boot_problems(look),
         }
         if look.decision.action != REFUSE and look.device.luks.header:
             found.update(self._of_header(look))
@@ -86,7 +86,7 @@ class Steps:
         return self._header()
 
     def _header(self) -> Dict[str, Any]:
-        content = self._host.cryptsetup(self._host.look()).header_backup()
+        content = self._host.cryptsetup(self._host.existing()).header_backup()
         return {"header": base64.b64encode(content).decode("ascii")}
 
     def _backed_up(self) -> Dict[str, Any]:
@@ -95,7 +95,7 @@ class Steps:
         return {}
 
     def _enroll(self) -> Dict[str, Any]:
-        look = self._host.look()
+        look = self._host.existing()
         method, before = self._given["method"], set(volume_methods.ways(look.header))
         volume_enroll.add(self._run, look.device.path, method, self._settings, self._given["passphrase"])
         header = self._host.look().header

@@ -162,6 +162,15 @@ from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import 
 TANG_SERVER = {"url": {"type": "str", "required": True}, "thumbprint": {"type": "str", "required": True}}
 
 
+def escrow_of(volume, escrows):
+    """By the device, since a volume may have another name than on its first day; an array's has the host before it."""
+    for entry in escrows:
+        serial = str(entry.get("serial", ""))
+        if serial == volume.serial or (volume.array and serial.endswith(f".{volume.serial}")):
+            return entry
+    return None
+
+
 def look(host, escrow, run, discard, prove):
     found = host.look()
     has_header = found.device.luks.header is not None
@@ -219,9 +228,9 @@ def main():
     ask = block_device_host.asking(run)
     checks, found = [], []
     try:
-        escrows = {entry.get("name"): parse_escrow(entry, "escrow") for entry in asked["escrow"]}
         for volume in volumes:
-            escrow = escrows.get(volume.name)
+            entry = escrow_of(volume, asked["escrow"])
+            escrow = parse_escrow(entry, "escrow") if entry else None
             state = look(VolumeHost(volume, escrow, run), escrow, run, asked["discard"], asked["prove"])
             checks += volume_checks.of_volume(volume, state, settings)
             found.append(described(volume, state))

@@ -165,6 +165,8 @@ def test_what_is_proved_blank_behind_a_header_begins_where_the_data_do():
         ((0, '{"signatures": [{"type": "ext4", "offset": "0x438"}]}'), (0, "TYPE=ext4"), ["ext4 at byte 1080"]),
         ((0, '{"signatures": [{"type": "ext4", "offset": "0x438"}]}'), (8, ""), ["ext4 at byte 1080"]),
         ((0, ""), (8, ""), ["several file systems at once"]),
+        ((0, "wipefs: what?"), (2, ""), "wipefs answered what is not its JSON: 'wipefs: what"),
+        ((0, '{"signatures": [{"type": "ext4"}]}'), (2, ""), "wipefs answered what is not its JSON"),
         ((1, ""), (2, ""), "`wipefs --no-act --json /dev/vdb` ended with 1"),
         ((-1, ""), (2, ""), "wipefs is missing"),
         ((0, ""), (4, ""), "`blkid --probe /dev/vdb` ended with 4"),

@@ -178,11 +178,34 @@ def test_a_host_that_was_installed_anew_takes_its_volume_back(controller):
     assert controller.lab.mounted
 
 
+def test_a_host_that_lost_its_records_only_takes_its_volume_back(controller):
+    first = controller.run()
+    (controller.lab.root / f"var/lib/bedplate-volumes/{SERIAL}.json").unlink()
+    assert controller.run()["uuid"] == first["uuid"]
+    record = remembered(controller.lab)
+    assert record
+    assert record.state == READY
+
+
 def test_a_mount_point_with_files_is_refused_before_the_format(controller):
     folder = controller.lab.root / "var/lib/bedplate"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").touch()
     refused(controller, "holds model.safetensors, which the volume would hide")
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("crypttab", f"models UUID={OTHER} none luks"),
+        ("fstab", "LABEL=x /var/lib/bedplate ext4 defaults 0 2"),
+    ],
+)
+def test_somebody_elses_line_is_refused_before_the_format(file, line, controller):
+    (controller.lab.root / "etc").mkdir()
+    (controller.lab.root / "etc" / file).write_text(f"{line}\n")
+    refused(controller, f"/etc/{file}, line 1, .*; take that line out first")
+    refused(controller, f"/etc/{file}, line 1, .*; take that line out first", check_mode=True)
 
 
 def test_a_tang_server_that_does_not_answer_leaves_what_the_next_run_completes(controller):
@@ -291,3 +314,65 @@ def test_a_lost_escrow_is_told_and_the_volume_left(controller):
 def test_two_runs_on_one_disk_lock_each_other_out(controller):
     with controller.store.locked(SERIAL):
         refused(controller, "Another run works on the volume of data0")
+
+
+def test_a_header_that_opening_it_changed_is_backed_up_too(controller):
+    """Going around the work queues is written into the header by the first opening, as on every NVMe."""
+    controller.run(bypass_workqueues="yes")
+    escrow, header = controller.store.read(SERIAL), controller.lab.scan.header
+    assert escrow
+    assert escrow.backup
+    assert header.flags == ("no-read-workqueue", "no-write-workqueue")
+    assert escrow.backup.sequence == header.sequence
+    assert controller.run(bypass_workqueues="yes")["changed"] is False
+
+
+def test_unlocking_that_changed_the_header_is_followed_by_a_backup(controller):
+    controller.run()
+    controller.lab.reboot()
+    controller.run(state="unlocked", bypass_workqueues="yes")
+    assert controller.store.read(SERIAL).backup.sequence == controller.lab.scan.header.sequence
+    controller.lab.reboot()
+    backups = len(controller.store.read(SERIAL).backups)
+    controller.run(state="unlocked", bypass_workqueues="yes")
+    assert len(controller.store.read(SERIAL).backups) == backups
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_serial_number_that_two_hosts_have_makes_no_second_volume_with_one_key(check_mode, controller):
+    """As disks of virtual machines may have: the escrow of one would hold the other's header."""
+    controller.store.begin(SERIAL, "models", "gpu2", UUID)
+    refused(controller, "is that of gpu2, and the device on gpu1 is empty", check_mode=check_mode)
+
+
+def test_a_disk_that_was_moved_to_another_host_is_taken_over(controller):
+    first = controller.run()
+    controller.lab.reboot()
+    for name in files(controller.lab.root):
+        (controller.lab.root / name).unlink()
+    controller.host = "gpu2"
+    assert controller.run()["uuid"] == first["uuid"]
+
+
+def test_check_mode_leaves_no_trace_on_the_operators_side(controller):
+    controller.run(check_mode=True)
+    assert not controller.escrow_dir.exists()
+
+
+def test_a_way_is_not_added_to_a_header_that_is_not_ours(controller):
+    """The disk may have been exchanged since the controller looked."""
+    controller.run()
+    controller.lab.write(both_copies(metadata(), OTHER))
+    escrow = controller.store.read(SERIAL)
+    answer = controller._execute(
+        "bedplate.llm.luks_volume",
+        {**controller.arguments[-1], "step": "enroll", "method": "tang", "escrow": escrow.as_dict(), "passphrase": "x"},
+        {},
+    )
+    assert "the volume known here is" in answer["msg"]
+    assert "luksAddKey" not in [argv[1] for argv in controller.lab.argvs[-3:]]
+
+
+@pytest.mark.parametrize("folder", ["secrets/volumes", "~/volumes"])
+def test_an_escrow_that_depends_on_the_working_directory_is_refused(folder, controller):
+    refused(controller, "escrow_dir: give an absolute path", escrow_dir=folder)

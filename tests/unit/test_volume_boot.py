@@ -135,6 +135,14 @@ def test_a_line_of_somebody_else_that_ours_would_clash_with_is_a_refusal():
         set_fstab("LABEL=x /var/lib/bedplate ext4 defaults 0 2\n", VOLUME, FSTAB)
 
 
+def test_a_line_of_our_name_is_ours_only_for_a_volume_that_this_host_knows():
+    line = f"models UUID={OTHER} none luks\n"
+    with pytest.raises(BootLineError, match=f"/etc/crypttab, line 1, names UUID={OTHER} as models"):
+        set_crypttab(line, VOLUME, CRYPTTAB)
+    # As after a disk that died was replaced.
+    assert set_crypttab(line, VOLUME, CRYPTTAB, former=[OTHER]) == f"{CRYPTTAB}\n"
+
+
 def test_a_line_can_be_taken_out_again():
     assert without(f"{THEIRS}{CRYPTTAB}\n", "models") == THEIRS
     assert without(f"{CRYPTTAB}\n", "models") == ""
