@@ -232,6 +232,9 @@ class Lab:
         self.power.wrote("a file system")
         return 0, ""
 
+    def _e2fsck(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
+        return (0 if self.inside == "ext4" else 8), ""
+
     def _systemctl(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
         if argv[1] != "start":
             return 0, ""
