@@ -60,7 +60,8 @@ def test_crypttab_names_the_volume_and_the_ways_of_unlocking_it(unlock, discard,
         (
             {"name": "kv-1", "filesystem": "xfs", "unlock": (TANG,), "options": ("ro", "nodev", "noexec")},
             "/dev/mapper/kv-1 /var/lib/bedplate xfs"
-            " nofail,nodev,nosuid,x-systemd.requires=systemd-cryptsetup@kv\\x2d1.service,x-systemd.device-timeout=240s,ro,noexec 0 0",
+            " nofail,nodev,nosuid,x-systemd.requires=systemd-cryptsetup@kv\\x2d1.service,x-systemd.device-timeout=240s"
+            ",ro,noexec 0 0",
         ),
     ],
 )
