@@ -69,7 +69,7 @@ def test_nobody_reads_the_escrow_without_its_password(tmp_path):
         command = argv("ansible-vault", "view", "--vault-password-file", str(other), str(path))
         assert subprocess.run(command, capture_output=True, check=False).returncode != 0
         assert path.stat().st_mode & 0o077 == 0
-    assert PASSWORD.resolve().parent not in ESCROW.resolve().parents
+    assert ESCROW not in PASSWORD.parents
 
 
 def test_no_passphrase_is_left_on_the_host_or_in_what_ansible_wrote(machine):

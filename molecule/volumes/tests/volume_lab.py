@@ -21,7 +21,7 @@ STORE = "store1"
 CONVERGE = SCENARIO / "converge.yml"
 MADE = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 PASSWORD = MADE / "escrow-password"
-ESCROW = SCENARIO / "inventory/.secrets/volumes"
+ESCROW = MADE / "escrow"
 
 
 def by_vault(path: Path) -> bytes:
