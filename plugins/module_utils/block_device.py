@@ -97,6 +97,14 @@ def use_problems(device: Device) -> List[str]:
     return found
 
 
+def stranger_problems(device: Device, uuid: str) -> List[str]:
+    """Who uses the device but the volume with that UUID, which may be open."""
+    own = [mapping for mapping in device.mappings if uuid.replace("-", "") in mapping.uuid]
+    if own and len(own) == len(device.holders) and not device.mounts:
+        return [f"{device.path} is read-only"] if device.read_only else []
+    return use_problems(device)
+
+
 def beside_luks(device: Device) -> List[str]:
     """What is recognised on the device but for the LUKS header that we read ourselves."""
     told = device.luks.traces

@@ -98,6 +98,15 @@ def secret_pipe(secret: str) -> Iterator[int]:
         os.close(reading)
 
 
+@contextlib.contextmanager
+def header_file(content: bytes) -> Iterator[str]:
+    """A backup of a header as a file, in memory, which cryptsetup takes for a device where it only reads."""
+    with tempfile.TemporaryDirectory(dir="/run") as folder:
+        file = Path(folder) / "header"
+        file.write_bytes(content)
+        yield str(file)
+
+
 class Cryptsetup:
     """Runs the commands on one device."""
 
@@ -172,10 +181,8 @@ class Cryptsetup:
             return file.read_bytes()
 
     def restore_header(self, content: bytes) -> None:
-        with tempfile.TemporaryDirectory(dir="/run") as folder:
-            file = Path(folder) / "header"
-            file.write_bytes(content)
-            argv = ["cryptsetup", "luksHeaderRestore", "--batch-mode", "--header-backup-file", str(file), self._device]
+        with header_file(content) as file:
+            argv = ["cryptsetup", "luksHeaderRestore", "--batch-mode", "--header-backup-file", file, self._device]
             self._do(argv)
 
     def erase(self) -> None:

@@ -23,6 +23,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.block_device import (
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import Volume
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import (
     ERASED,
+    ERASING,
     FORMATTED,
     FORMATTING,
     MAKING_FILESYSTEM,
@@ -58,6 +59,8 @@ def decide(
     wrong = identity_problems(device, volume.serial, volume.size)
     if wrong:
         return _refuse(wrong)
+    if record and record.state == ERASING:
+        return _refuse([half_erased(device)])
     if record and record.state == ERASED:
         record = None
     if escrow and escrow.erased:
@@ -146,6 +149,13 @@ def _begun(device: Device, record: Record, escrow: Optional[Escrow]) -> Decision
         problems.append(f"{device.path} holds bytes behind the place of its header")
     return (
         _refuse([f"{problem}, after formatting it was begun" for problem in problems]) if problems else Decision(FORMAT)
+    )
+
+
+def half_erased(device: Device) -> str:
+    return (
+        f"the volume on {device.path} is being erased, and the run that did so was cut off: complete it (bedplate"
+        " volume erase)"
     )
 
 

@@ -79,9 +79,9 @@ class VolumeHost:
 
     def __init__(self, volume: Volume, escrow: Optional[Escrow], run: Run, root: Path = Path("/")) -> None:
         self.volume = volume
-        self._escrow = escrow
-        self._run = run
-        self._ask = block_device_host.asking(run)
+        self.escrow = escrow
+        self.run = run
+        self.ask = block_device_host.asking(run)
         self._root = root
         self._records = root / str(volume_record.FOLDER).lstrip("/")
 
@@ -91,8 +91,8 @@ class VolumeHost:
         record = volume_record.read(self.volume.serial, self._records)
         # A volume that was finished is never formatted, whatever its ends hold.
         ends = record is None or record.state in (FORMATTING, ERASED)
-        device = block_device_host.look(self.volume.device, self._ask, ends=ends)
-        return Look(device, record, decide(self.volume, device, record, self._escrow, confirmed))
+        device = block_device_host.look(self.volume.device, self.ask, ends=ends)
+        return Look(device, record, decide(self.volume, device, record, self.escrow, confirmed))
 
     def existing(self) -> Look:
         """Of a volume that is ours and there."""
@@ -115,24 +115,24 @@ class VolumeHost:
             yield
 
     def cryptsetup(self, look: Look) -> Cryptsetup:
-        return Cryptsetup(self._run, look.device.path)
+        return Cryptsetup(self.run, look.device.path)
 
     # --- making ---
 
     def format(self, uuid: str, passphrase: str, cost: Cost, confirmed: bool) -> None:
         """Write the header on a device that is proved to be empty, or that we began to format."""
         look = self._expect(FORMAT, confirmed)
-        if not self._escrow or self._escrow.uuid != uuid or not self._escrow.passphrases:
+        if not self.escrow or self.escrow.uuid != uuid or not self.escrow.passphrases:
             raise VolumeError(
                 f"{self.volume.name}: the escrow does not know volume {uuid}; nothing is formatted without it"
             )
         profile = cipher_profiles.PROFILES[self.volume.cipher]
-        refusal = cipher_profiles.probe(self.volume.cipher, self._ask)
+        refusal = cipher_profiles.probe(self.volume.cipher, self.ask)
         if refusal:
             raise VolumeError(f"{self.volume.name}: {refusal.rstrip('.')}")
         begun = look.record if look.record and look.record.state == FORMATTING else None
         confirmed = confirmed or bool(begun and begun.confirmed)
-        self._remember(Record(self.volume.serial, self.volume.name, uuid, FORMATTING, confirmed))
+        self.remember(Record(self.volume.serial, self.volume.name, uuid, FORMATTING, confirmed))
         cryptsetup = self.cryptsetup(look)
         cryptsetup.format(uuid, self.volume.name, profile, sector_size(look.device.size), cost, passphrase)
         if not cryptsetup.opens(passphrase):
@@ -142,15 +142,15 @@ class VolumeHost:
         """Remember what the escrow knows and this host, installed anew, does not."""
         look = self.look()
         if look.record is None and look.decision.action in (KEEP, BACK_UP):
-            self._remember(Record(self.volume.serial, self.volume.name, look.header.uuid, look.decision.state))
+            self.remember(Record(self.volume.serial, self.volume.name, look.header.uuid, look.decision.state))
 
     def backed_up(self) -> None:
         """The operator's side has the header: from here on losing it loses nothing."""
         look = self.look()
-        if not self._escrow or not self._escrow.backups:
+        if not self.escrow or not self.escrow.backups:
             raise VolumeError(f"{self.volume.name}: the escrow has no backup of the header")
         if look.record and look.record.state == FORMATTING and look.decision.action != REFUSE:
-            self._remember(look.record.after(FORMATTED))
+            self.remember(look.record.after(FORMATTED))
 
     def open(self, passphrase: str, queues: str) -> bool:
         """queues: whether to go around the kernel's work queues: yes, no, or auto for "on NVMe"."""
@@ -158,12 +158,12 @@ class VolumeHost:
         if look.is_open:
             return False
         # A boot that waits for somebody to answer for the key would hold the mapping's unit until it gives up.
-        self._ask(["systemctl", "stop", f"systemd-cryptsetup@{volume_boot.unit_name(self.volume.name)}.service"])
+        self.ask(["systemctl", "stop", f"systemd-cryptsetup@{volume_boot.unit_name(self.volume.name)}.service"])
         bypass = queues == "yes" or (queues == "auto" and "nvme" in look.device.path)
         # It is in the header for good; writing it again would be a change, and another backup.
         bypass = bypass and not set(look.header.flags) >= QUEUES
         self.cryptsetup(look).open(self.volume.name, bypass, passphrase)
-        self._settle()
+        self.settle()
         return True
 
     def make_filesystem(self) -> bool:
@@ -180,18 +180,18 @@ class VolumeHost:
         if problems:
             raise VolumeError(f"{self.volume.name}: {'; '.join(problems)}")
         # One that is whole is kept, though its record was never finished: somebody may have mounted it by hand.
-        whole = bool(found) and self._ask(volume_inside.check_argv(self.volume.filesystem, self.volume.mapper))[0] == 0
+        whole = bool(found) and self.ask(volume_inside.check_argv(self.volume.filesystem, self.volume.mapper))[0] == 0
         if not whole:
-            self._remember(record.after(MAKING_FILESYSTEM))
-            self._do(volume_inside.make_argv(self.volume.filesystem, self.volume.mapper, self.volume.name))
-        self._do(["blockdev", "--flushbufs", self.volume.mapper])
-        self._remember(record.after(READY))
-        self._settle()
+            self.remember(record.after(MAKING_FILESYSTEM))
+            self.do(volume_inside.make_argv(self.volume.filesystem, self.volume.mapper, self.volume.name))
+        self.do(["blockdev", "--flushbufs", self.volume.mapper])
+        self.remember(record.after(READY))
+        self.settle()
         return True
 
     def inside(self) -> List[Signature]:
         """What file system, or else, the opened volume holds."""
-        found: List[Signature] = block_device_host.signatures(self.volume.mapper, self._ask)
+        found: List[Signature] = block_device_host.signatures(self.volume.mapper, self.ask)
         return found
 
     # --- coming up at boot ---
@@ -210,28 +210,28 @@ class VolumeHost:
         return []
 
     def _boot_files(self, uuid: str, discard: bool) -> Dict[Path, str]:
-        wanted = {self._path(path): volume_boot.drop_in(self.volume) for path in volume_boot.drop_in_paths(self.volume)}
+        wanted = {self.path(path): volume_boot.drop_in(self.volume) for path in volume_boot.drop_in_paths(self.volume)}
         try:
-            crypttab = self._path(volume_boot.CRYPTTAB)
+            crypttab = self.path(volume_boot.CRYPTTAB)
             line = volume_boot.crypttab_line(self.volume, uuid, discard)
             former = [record.uuid for record in volume_record.read_all(self._records)]
-            wanted[crypttab] = volume_boot.set_crypttab(_text(crypttab), self.volume, line, former)
-            fstab = self._path(volume_boot.FSTAB)
-            wanted[fstab] = volume_boot.set_fstab(_text(fstab), self.volume, volume_boot.fstab_line(self.volume))
+            wanted[crypttab] = volume_boot.set_crypttab(text_of(crypttab), self.volume, line, former)
+            fstab = self.path(volume_boot.FSTAB)
+            wanted[fstab] = volume_boot.set_fstab(text_of(fstab), self.volume, volume_boot.fstab_line(self.volume))
         except volume_boot.BootLineError as error:
             raise VolumeError(f"{self.volume.name}: {error}") from error
-        return {path: content for path, content in wanted.items() if _text(path) != content}
+        return {path: content for path, content in wanted.items() if text_of(path) != content}
 
     def write_boot_files(self, files: Mapping[Path, str]) -> None:
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             volume_record.write_durably(path, content, 0o644)
         if files:
-            self._do(["systemctl", "daemon-reload"])
+            self.do(["systemctl", "daemon-reload"])
 
     def mount_point_problems(self) -> List[str]:
         """Why the volume may not be mounted where it is declared: it would hide what is there."""
-        folder = self._path(self.volume.mount)
+        folder = self.path(self.volume.mount)
         if os.path.ismount(folder):
             return []
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -248,7 +248,7 @@ class VolumeHost:
 
     def mount(self) -> bool:
         """Mount as a boot would, through systemd, on a folder that takes no files while nothing is mounted on it."""
-        folder = self._path(self.volume.mount)
+        folder = self.path(self.volume.mount)
         if os.path.ismount(folder):
             self._require_mounted_is_ours()
             return False
@@ -256,9 +256,9 @@ class VolumeHost:
         if problems:
             raise VolumeError(f"{self.volume.name}: {problems[0]}")
         folder.mkdir(parents=True, exist_ok=True)
-        self._do(["chattr", "+i", str(folder)])
+        self.do(["chattr", "+i", str(folder)])
         unit = volume_boot.mount_unit(self.volume.mount)
-        self._do(["systemctl", "start", unit])
+        self.do(["systemctl", "start", unit])
         self._require_mounted_is_ours()
         return True
 
@@ -283,7 +283,7 @@ class VolumeHost:
     def mounted(self) -> Tuple[str, str]:
         """Source and file system of what is mounted where the volume should be; empty without anything."""
         argv = ["findmnt", "--noheadings", "--raw", "--output", "SOURCE,FSTYPE", "--mountpoint", self.volume.mount]
-        code, output = self._ask(argv)
+        code, output = self.ask(argv)
         words = output.splitlines()[-1].split() if code == 0 and output.strip() else []
         return (words[0], words[1]) if len(words) == 2 else ("", "")
 
@@ -294,18 +294,18 @@ class VolumeHost:
                 f"{self.volume.name}: {self.volume.mount} is {source or 'nothing'}, not {self.volume.mapper}"
             )
 
-    def _remember(self, record: Record) -> None:
+    def remember(self, record: Record) -> None:
         volume_record.write(record, self._records)
 
-    def _settle(self) -> None:
-        self._do(["udevadm", "settle", "--timeout=30"])
+    def settle(self) -> None:
+        self.do(["udevadm", "settle", "--timeout=30"])
 
-    def _path(self, path: str) -> Path:
+    def path(self, path: str) -> Path:
         return self._root / path.lstrip("/")
 
-    def _do(self, argv: Sequence[str]) -> str:
+    def do(self, argv: Sequence[str]) -> str:
         try:
-            code, output, said = self._run(argv, None, ())
+            code, output, said = self.run(argv, None, ())
         except FileNotFoundError as error:
             raise VolumeError(f"{argv[0]} is missing on this host") from error
         if code:
@@ -313,7 +313,7 @@ class VolumeHost:
         return str(output)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -23,8 +23,9 @@ FORMATTING = "formatting"  # the device was proved empty; a header with our UUID
 FORMATTED = "formatted"  # the header is there, and its backup is on the operator's side
 MAKING_FILESYSTEM = "making-filesystem"  # the inside was proved empty; a file system may be half there; never mounted
 READY = "ready"  # a file system is there: data may be, too
+ERASING = "erasing"  # somebody wished its end: its keys may be gone, or about to go
 ERASED = "erased"  # the keys are gone, by somebody's wish
-STATES = (FORMATTING, FORMATTED, MAKING_FILESYSTEM, READY, ERASED)
+STATES = (FORMATTING, FORMATTED, MAKING_FILESYSTEM, READY, ERASING, ERASED)
 
 
 class RecordError(Exception):

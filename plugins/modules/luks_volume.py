@@ -41,10 +41,14 @@ options:
     description:
       - V(present) is a volume that is there, mounted, and comes up at boot.
       - V(unlocked) opens and mounts a volume that is there with the passphrase of the escrow, when no other way opens
-        it.
+        it, and starts the services that wait for it.
       - V(backed_up) takes a backup of the header to the escrow.
     type: str
-    choices: [present, unlocked, backed_up]
+      - V(restored) brings the header back from the escrow where it was destroyed, or the one that O(backup) names, and
+        unlocks the volume. What lies in its place is kept in the escrow first.
+      - V(rotated) makes one way of unlocking anew, proves it, and takes the former one out.
+      - V(erased) makes the volume unreadable for good, on the host and in the escrow, and leaves a signed record of it.
+    choices: [present, unlocked, backed_up, restored, rotated, erased]
     default: present
   escrow_dir:
     description: Where the operator's side keeps passphrases and headers, encrypted.
@@ -100,10 +104,41 @@ options:
     description: Serial number of a device whose unrecognised content may go, in this one run.
     type: str
     default: ''
+  confirm_erase:
+    description: Serial number of the device that is erased, in this one run; only for V(erased).
+    type: str
+    default: ''
+  signing_key:
+    description: An ssh key, on the operator's side, that signs the record of an erasure.
+    type: path
+  backup:
+    description: File name of a backup in the escrow, for V(restored); the newest where it is empty.
+    type: str
+    default: ''
   step:
     description: What the host's half does; given by the controller's half and by nobody else.
     type: str
-    choices: [look, format, header, backed_up, enroll, open, finish]
+    choices:
+      - look
+      - format
+      - header
+      - backed_up
+      - enroll
+      - open
+      - finish
+      - waiting
+      - start
+      - which
+      - restore_look
+      - restore_area
+      - restore
+      - add_passphrase
+      - drop_passphrases
+      - drop_ways
+      - erase_look
+      - erase_close
+      - erase_keys
+      - erase_forget
     default: look
   escrow:
     description: What the escrow knows of the device, without its secrets; given by the controller's half.
@@ -114,11 +149,34 @@ options:
     type: str
     default: ''
   method:
-    description: The way of unlocking to add; given by the controller's half.
+    description: >-
+      The way of unlocking that is made anew, for V(rotated): V(recovery), V(tpm2), V(tang) or V(tpm2+tang); otherwise
+      given by the controller's half.
     type: str
     default: ''
+  keyslot:
+    description: The key slot that stays; given by the controller's half.
+    type: int
+    default: -1
   passphrase:
     description: Given by the controller's half, over a pipe.
+    type: str
+    default: ''
+  passphrases:
+    description: The newest first; given by the controller's half, over a pipe.
+    type: list
+    elements: str
+    default: []
+  header:
+    description: A backup of the header; given by the controller's half, over a pipe.
+    type: str
+    default: ''
+  length:
+    description: How much of the device to send, in bytes; given by the controller's half.
+    type: int
+    default: 0
+  digest:
+    description: SHA-256 of what the controller's half has kept; given by it.
     type: str
     default: ''
 attributes:
@@ -163,114 +221,14 @@ uuid:
   type: str
 """
 
-import base64
-from typing import Any, ContextManager, Dict
+from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bedplate.llm.plugins.module_utils import volume_enroll, volume_methods
-from ansible_collections.bedplate.llm.plugins.module_utils.block_device_host import BlockDeviceError
-from ansible_collections.bedplate.llm.plugins.module_utils.cryptsetup import Cost, CryptsetupError, module_runner
-from ansible_collections.bedplate.llm.plugins.module_utils.volume_decision import REFUSE
-from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import Volume, parse
-from ansible_collections.bedplate.llm.plugins.module_utils.volume_host import Look, VolumeError, VolumeHost
-from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import RecordError, parse_escrow
-
-ERRORS = (BlockDeviceError, CryptsetupError, RecordError, VolumeError, volume_enroll.EnrollError)
-
-
-class Steps:
-    """The host's half: one step, and what the controller has to know of it."""
-
-    def __init__(self, given: Dict[str, Any], volume: Volume, run: Any) -> None:
-        self._given = given
-        self._settings = volume_methods.settings(given)
-        escrow = parse_escrow(given["escrow"], "escrow") if given["escrow"] else None
-        self._host = VolumeHost(volume, escrow, run)
-        self._run = run
-
-    def locked(self) -> ContextManager[None]:
-        return self._host.locked()
-
-    def do(self) -> Dict[str, Any]:
-        step = getattr(self, f"_{self._given['step']}")
-        result: Dict[str, Any] = step()
-        return result
-
-    @property
-    def _confirmed(self) -> bool:
-        return bool(self._given["confirm_wipe"]) and self._given["confirm_wipe"] == self._host.volume.serial
-
-    def _look(self) -> Dict[str, Any]:
-        look = self._host.look(self._confirmed)
-        found: Dict[str, Any] = {
-            "action": look.decision.action,
-            "problems": list(look.decision.problems),
-            "state": look.record.state if look.record else "",
-            "recorded": look.record is not None,
-            "path": look.device.path,
-            "uuid": "",
-            "mount_problems": self._host.mount_point_problems() + self._host.boot_problems(look),
-        }
-        if look.decision.action != REFUSE and look.device.luks.header:
-            found.update(self._of_header(look))
-        return found
-
-    def _of_header(self, look: Look) -> Dict[str, Any]:
-        volume = self._host.volume
-        return {
-            "uuid": look.header.uuid,
-            "sequence": look.header.sequence,
-            "open": look.is_open,
-            "mounted": any(volume.mount in mapping.mounts for mapping in look.device.mappings),
-            "missing": volume_methods.missing(look.header, volume.unlock, self._settings),
-            "boot_files": [str(path) for path in self._host.boot_files(look, self._given["discard"])],
-        }
-
-    def _format(self) -> Dict[str, Any]:
-        given = self._given
-        cost = Cost(given["pbkdf_memory"], given["pbkdf_time"], given["pbkdf_threads"])
-        self._host.format(given["uuid"], given["passphrase"], cost, self._confirmed)
-        return self._header()
-
-    def _header(self) -> Dict[str, Any]:
-        content = self._host.cryptsetup(self._host.existing()).header_backup()
-        return {"header": base64.b64encode(content).decode("ascii")}
-
-    def _backed_up(self) -> Dict[str, Any]:
-        self._host.adopt()
-        self._host.backed_up()
-        return {}
-
-    def _enroll(self) -> Dict[str, Any]:
-        look = self._host.existing()
-        method, before = self._given["method"], set(volume_methods.ways(look.header))
-        volume_enroll.add(self._run, look.device.path, look.header, method, self._settings, self._given["passphrase"])
-        header = self._host.look().header
-        added = [way for way in volume_methods.ways(header) if way.method == method and way not in before]
-        if not added:
-            raise VolumeError(f"{self._host.volume.name}: {method} was added and is not in the header")
-        problem = volume_enroll.problem(self._run, look.device.path, header, added[-1])
-        if problem:
-            volume_enroll.remove(self._run, look.device.path, added[-1], self._given["passphrase"])
-            raise VolumeError(
-                f"{self._host.volume.name}: {method} does not open the volume, and was taken out: {problem}"
-            )
-        return self._header()
-
-    def _open(self) -> Dict[str, Any]:
-        return {"changed": self._host.open(self._given["passphrase"], self._given["bypass_workqueues"])}
-
-    def _finish(self) -> Dict[str, Any]:
-        done = []
-        self._host.adopt()
-        if self._host.make_filesystem():
-            done.append(f"made {self._host.volume.filesystem} on {self._host.volume.mapper}")
-        files = self._host.boot_files(self._host.look(), self._given["discard"])
-        self._host.write_boot_files(files)
-        done += [f"wrote {path}" for path in files]
-        if self._host.mount():
-            done.append(f"mounted {self._host.volume.mount}")
-        return {"actions": done}
+from ansible_collections.bedplate.llm.plugins.module_utils.cryptsetup import module_runner
+from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import parse
+from ansible_collections.bedplate.llm.plugins.module_utils.volume_host import VolumeHost
+from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import parse_escrow
+from ansible_collections.bedplate.llm.plugins.module_utils.volume_steps import ERRORS, STEPS, Steps
 
 
 def main() -> None:
@@ -278,7 +236,11 @@ def main() -> None:
         argument_spec={
             "volume": {"type": "dict", "required": True},
             "arrays": {"type": "list", "elements": "str", "default": []},
-            "state": {"type": "str", "choices": ["present", "unlocked", "backed_up"], "default": "present"},
+            "state": {
+                "type": "str",
+                "choices": ["present", "unlocked", "backed_up", "restored", "rotated", "erased"],
+                "default": "present",
+            },
             "escrow_dir": {"type": "path"},
             "escrow_password_file": {"type": "path", "no_log": False},
             "tpm2_pcrs": {"type": "list", "elements": "int", "default": [7]},
@@ -298,15 +260,19 @@ def main() -> None:
             "bypass_workqueues": {"type": "str", "choices": ["auto", "yes", "no"], "default": "auto"},
             "discard": {"type": "bool", "default": False},
             "confirm_wipe": {"type": "str", "default": ""},
-            "step": {
-                "type": "str",
-                "choices": ["look", "format", "header", "backed_up", "enroll", "open", "finish"],
-                "default": "look",
-            },
+            "confirm_erase": {"type": "str", "default": ""},
+            "signing_key": {"type": "path", "no_log": False},
+            "backup": {"type": "str", "default": ""},
+            "step": {"type": "str", "choices": list(STEPS), "default": "look"},
             "escrow": {"type": "dict", "default": {}},
             "uuid": {"type": "str", "default": ""},
             "method": {"type": "str", "default": ""},
+            "keyslot": {"type": "int", "default": -1, "no_log": False},
             "passphrase": {"type": "str", "default": "", "no_log": True},
+            "passphrases": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "header": {"type": "str", "default": "", "no_log": True},
+            "length": {"type": "int", "default": 0},
+            "digest": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -315,8 +281,9 @@ def main() -> None:
     if problems:
         module.fail_json(msg=" ".join(problems))
 
-    steps = Steps(given, volumes[0], module_runner(module))
     try:
+        escrow = parse_escrow(given["escrow"], "escrow") if given["escrow"] else None
+        steps = Steps(given, VolumeHost(volumes[0], escrow, module_runner(module)))
         with steps.locked():
             result = steps.do()
     except ERRORS as error:

@@ -70,7 +70,7 @@ class Store:
         self._vault: VaultLib | None = None
 
     def read(self, serial: str) -> Escrow | None:
-        path = self._of(serial) / RECORD
+        path = self.folder(serial) / RECORD
         if not path.exists():
             return None
         try:
@@ -84,7 +84,7 @@ class Store:
     @contextlib.contextmanager
     def locked(self, serial: str) -> Iterator[None]:
         """One run at a time for a device."""
-        folder = self._of(serial)
+        folder = self.folder(serial)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock:
             try:
@@ -98,13 +98,15 @@ class Store:
     def begin(self, serial: str, name: str, host: str, uuid: str) -> Escrow:
         """The first record with its first passphrase; on the disk and read back when this returns."""
         if self.read(serial):
-            raise EscrowError(f"There is an escrow of {serial} in {self._of(serial)} already; it is never overwritten.")
+            raise EscrowError(
+                f"There is an escrow of {serial} in {self.folder(serial)} already; it is never overwritten."
+            )
         return self.add_passphrase(Escrow(serial=serial, name=name, host=host, uuid=uuid))
 
     def add_passphrase(self, escrow: Escrow) -> Escrow:
         """Keep one more passphrase, which is the newest then.  The record comes last, so that none names a secret that
         is not there; one that a crash left without a record has a number of its own."""
-        folder = self._of(escrow.serial)
+        folder = self.folder(escrow.serial)
         names = (f"passphrase-{number}.vault" for number in itertools.count(1))
         name = next(name for name in names if name not in escrow.passphrases and not (folder / name).exists())
         self._keep(escrow.serial, name, new_passphrase().encode())
@@ -114,10 +116,14 @@ class Store:
         """The newest passphrase, or with back=2 the one before it."""
         if len(escrow.passphrases) < back:
             raise EscrowError(
-                f"The escrow of {escrow.name} has no passphrase ({self._of(escrow.serial)}); bring it back from a"
+                f"The escrow of {escrow.name} has no passphrase ({self.folder(escrow.serial)}); bring it back from a"
                 " backup."
             )
         return self._open(escrow.serial, escrow.passphrases[-back]).decode()
+
+    def passphrases(self, escrow: Escrow) -> list[str]:
+        """All of them, the newest first; one, but while it is being changed."""
+        return [self.passphrase(escrow, back) for back in range(1, max(len(escrow.passphrases), 1) + 1)]
 
     def keep_backup(self, escrow: Escrow, content: bytes) -> Escrow:
         """Keep a backup of the header, after proving that it is one of this volume."""
@@ -147,7 +153,7 @@ class Store:
         content = self._open(escrow.serial, found[-1].file)
         if hashlib.sha256(content).hexdigest() != found[-1].sha256:
             raise EscrowError(
-                f"{self._of(escrow.serial) / found[-1].file} is not what was kept: its digest is another."
+                f"{self.folder(escrow.serial) / found[-1].file} is not what was kept: its digest is another."
             )
         return content
 
@@ -156,7 +162,7 @@ class Store:
         now = datetime.datetime.now(datetime.UTC)
         name = f"before-restore-{now:%Y%m%dT%H%M%S.%fZ}.vault"
         self._keep(escrow.serial, name, content)
-        return self._of(escrow.serial) / name
+        return self.folder(escrow.serial) / name
 
     def forget_older(self, escrow: Escrow) -> Escrow:
         """Destroy all passphrases and backups but the newest: an old backup opens with an old key."""
@@ -175,18 +181,19 @@ class Store:
 
     def retire(self, escrow: Escrow) -> None:
         """Put the record of an erased volume aside, so that its device can carry another one."""
-        path = self._of(escrow.serial) / RECORD
+        path = self.folder(escrow.serial) / RECORD
         path.rename(path.with_name(f"erased-{escrow.uuid}.json"))
 
-    def _of(self, serial: str) -> Path:
+    def folder(self, serial: str) -> Path:
+        """Of one device."""
         return self._folder / serial
 
     def _write(self, escrow: Escrow) -> Escrow:
-        write_durably(self._of(escrow.serial) / RECORD, json.dumps(escrow.as_dict(), indent=1) + "\n")
+        write_durably(self.folder(escrow.serial) / RECORD, json.dumps(escrow.as_dict(), indent=1) + "\n")
         return escrow
 
     def _keep(self, serial: str, name: str, content: bytes) -> None:
-        path = self._of(serial) / name
+        path = self.folder(serial) / name
         if path.exists():
             raise EscrowError(f"{path} is there already; it is never overwritten.")
         write_durably(path, self._secrets().encrypt(content).decode("ascii"), 0o400)
@@ -196,7 +203,7 @@ class Store:
             )
 
     def _open(self, serial: str, name: str) -> bytes:
-        path = self._of(serial) / name
+        path = self.folder(serial) / name
         try:
             content: bytes = self._secrets().decrypt(path.read_bytes())
         except (AnsibleError, OSError) as error:
@@ -228,7 +235,7 @@ class Store:
         """What the record does not name, with what a crash left there."""
         named = {*kept.passphrases, *(backup.file for backup in kept.backups)}
         for pattern in patterns:
-            for secret in self._of(kept.serial).glob(pattern):
+            for secret in self.folder(kept.serial).glob(pattern):
                 if secret.name not in named:
                     _shred(secret)
 

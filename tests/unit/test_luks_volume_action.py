@@ -116,7 +116,7 @@ def test_a_connection_that_would_write_the_passphrase_to_a_file_is_refused(contr
     assert controller.steps == []
 
 
-@pytest.mark.parametrize("name", ["step", "escrow", "uuid", "method", "passphrase"])
+@pytest.mark.parametrize("name", ["step", "escrow", "uuid", "passphrase", "passphrases", "header"])
 def test_what_the_controller_says_itself_is_not_for_a_task_to_say(name, controller):
     refused(controller, f"{name} is not for a task to give", **{name: "format"})
 
@@ -278,7 +278,8 @@ def test_a_locked_volume_is_opened_with_the_escrows_passphrase(controller):
     controller.run()
     controller.lab.reboot()
     assert controller.run(state="unlocked", check_mode=True)["actions"] == [
-        "would unlock it with the escrow's passphrase"
+        "would unlock it with the escrow's passphrase",
+        "would mount /var/lib/bedplate",
     ]
     assert not controller.lab.opened
     result = controller.run(state="unlocked")

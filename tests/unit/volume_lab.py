@@ -64,6 +64,7 @@ class Lab:
         self.jwes: dict[str, bytes] = {}
         self.inside = ""  # what the opened volume holds
         self.opened = self.mounted = self.data = False
+        self.services: dict[str, str] = {}
         self.broken: set[str] = set()  # commands that end with 1
         self.codes: dict[str, int] = {}  # or with something else
         self.missing: set[str] = set()
@@ -92,6 +93,7 @@ class Lab:
 
     def reboot(self) -> None:
         self.opened = self.mounted = False
+        self.services = dict.fromkeys(self.services, "inactive")
         shutil.rmtree(self.sys / "class/block/dm-0", ignore_errors=True)
         (self.sys / "class/block/vdb/holders/dm-0").unlink(missing_ok=True)
 
@@ -119,6 +121,8 @@ class Lab:
         return 0, json.dumps({"blockdevices": [shown]})
 
     def _wipefs(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
+        if "--all" in argv:
+            return 0, ""
         kind = self.inside if argv[-1] == MAPPER else "crypto_LUKS" if self.scan.traces else ""
         return 0, json.dumps({"signatures": [{"type": kind.replace("half ", ""), "offset": "0x0"}] if kind else []})
 
@@ -148,7 +152,8 @@ class Lab:
         return 0, ""
 
     def _do_open(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
-        header = self.scan.header
+        backup = Path(argv[-1]) if argv[-1].startswith("/run/") else None
+        header = luks2_header.of_backup(backup.read_bytes()) if backup else self.scan.header
         assert header
         if "--token-only" in argv:
             return (0, "") if self.tpm.get(int(argv[argv.index("--token-id") + 1])) else (2, "")
@@ -176,6 +181,23 @@ class Lab:
 
     def _do_luksheaderbackup(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
         Path(argv[argv.index("--header-backup-file") + 1]).write_bytes(self.disk.open("rb").read(2 * COPY))
+        return 0, ""
+
+    def _do_luksheaderrestore(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
+        content = Path(argv[argv.index("--header-backup-file") + 1]).read_bytes()
+        self.write(content[: len(content) // 3], "a third of a header that comes back")
+        self.write(content, "a header that comes back")
+        return 0, ""
+
+    def _do_lukserase(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
+        header = self.scan.header
+        assert header
+        self._rewrite({**header.metadata, "keyslots": {}}, "no key slot")
+        return 0, ""
+
+    def _do_close(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
+        assert not self.mounted
+        self.reboot()
         return 0, ""
 
     def _do_luksaddkey(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
@@ -236,6 +258,19 @@ class Lab:
         return (0 if self.inside == "ext4" else 8), ""
 
     def _systemctl(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
+        if argv[1].startswith("list-unit"):
+            return 0, "".join(f"{name} enabled enabled\n" for name in self.services)
+        if argv[1] == "show":
+            return 0, "\n\n".join(
+                f"Id={name}\nLoadState=loaded\nActiveState={self.services[name]}" for name in argv[3:]
+            )
+        if argv[1] == "start" and "--no-block" in argv:
+            assert self.mounted, "a service on the bare mount point"
+            self.services |= dict.fromkeys(argv[3:], "active")
+            return 0, ""
+        if argv[1] == "stop":
+            self._stop(argv[2:])
+            return 0, ""
         if argv[1] != "start":
             return 0, ""
         # The unit requires systemd-cryptsetup@models.service, which crypttab makes and which asks the TPM.
@@ -248,6 +283,14 @@ class Lab:
         self.mounted = self.data = True
         self.power.wrote("mounted")
         return 0, ""
+
+    def _stop(self, units: list[str]) -> None:
+        for unit in units:
+            if unit in self.services:
+                self.services[unit] = "inactive"
+            elif unit.endswith(".mount"):
+                assert "active" not in self.services.values(), "a service lost its volume"
+                self.mounted = False
 
     def _findmnt(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
         return (0, f"{MAPPER} ext4\n") if self.mounted else (1, "")
