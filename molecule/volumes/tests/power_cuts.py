@@ -16,16 +16,17 @@ from volume_lab import LAB, SCENARIO, cut_power, power_on
 NAME = "store2"
 PLAY = SCENARIO / "make_volume.yml"
 
-# When, and the words that the command's line holds.
+# When, and the words that the command's line holds.  What is cut in the middle may be done a moment later, so that each
+# next one is a command that comes in either case.
 CUTS = (
     ("before", "luksFormat"),
     ("during", "luksFormat"),
-    ("after", "luksFormat"),
+    ("before", "luksHeaderBackup"),
     ("before", "clevis encrypt"),
     ("after", "luksAddKey"),
     ("before", "mkfs.ext4"),
     ("during", "mkfs.ext4"),
-    ("after", "mkfs.ext4"),
+    ("before", "blockdev --flushbufs"),
     ("before", "chattr"),
 )
 
@@ -36,7 +37,7 @@ read -r when words < /run/cut-at 2>/dev/null || exec "$real" "$@"
 case "$name $*" in *"$words"*) ;; *) exec "$real" "$@" ;; esac
 exec 3<&0
 case $when in
-    during) "$real" "$@" <&3 & sleep 0.7 ;;
+    during) "$real" "$@" <&3 & sleep 0.1 ;;
     after) "$real" "$@" <&3 ;;
 esac
 touch /run/cut-here
@@ -61,7 +62,7 @@ class Campaign:
 
 
 def install(machine: testinfra.host.Host) -> None:
-    for name in ("cryptsetup", "clevis", "mkfs.ext4", "chattr"):
+    for name in ("blockdev", "chattr", "clevis", "cryptsetup", "mkfs.ext4"):
         machine.check_output(f"sudo tee /usr/local/sbin/{name} > /dev/null <<'EOF'\n{SHIM}EOF")
         machine.check_output(f"sudo chmod 0755 /usr/local/sbin/{name} && sudo sync")
 
