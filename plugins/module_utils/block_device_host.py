@@ -41,18 +41,18 @@ def asking(run: Callable[[Sequence[str], Optional[bytes], Sequence[int]], Tuple[
     return ask
 
 
-def look(given: str, run: Run, sys: Path = Path("/sys")) -> Device:
-    """All that is known of a device, by its stable name."""
+def look(given: str, run: Run, sys: Path = Path("/sys"), ends: bool = True) -> Device:
+    """All that is known of a device, by its stable name.  ends: whether to read both ends of it for zeros."""
     path = os.path.realpath(given)
     if not Path(path).is_block_device():
         return Device(given)
     try:
-        return _look(given, path, run, sys)
+        return _look(given, path, run, sys, ends)
     except OSError as error:
         raise BlockDeviceError(f"{path} cannot be read: {error}") from error
 
 
-def _look(given: str, path: str, run: Run, sys: Path) -> Device:
+def _look(given: str, path: str, run: Run, sys: Path, ends: bool) -> Device:
     tree = _lsblk(path, run)
     kernel = str(tree["kname"])
     holders = _names(sys / "class/block" / kernel / "holders")
@@ -77,8 +77,8 @@ def _look(given: str, path: str, run: Run, sys: Path) -> Device:
             signatures=tuple(found),
             array_member=_array_member(path, run),
             luks=luks,
-            blank=ends_are_zero(read, size) if empty else None,
-            blank_behind=ends_are_zero(read, size, _HEADER_END) if luks.traces or empty else None,
+            blank=ends_are_zero(read, size) if ends and empty else None,
+            blank_behind=ends_are_zero(read, size, _HEADER_END) if ends and (luks.traces or empty) else None,
             mappings=tuple(_mappings(tree, holders, sys)),
         )
 

@@ -38,6 +38,8 @@ def crypttab_line(volume: Volume, uuid: str, discard: bool = False) -> str:
 
 def mount_options(volume: Volume) -> List[str]:
     options = ["nofail", "nodev", "nosuid", f"x-systemd.requires=systemd-cryptsetup@{unit_name(volume.name)}.service"]
+    # Longer than an answer may take: a mount that gave up before is not tried again when the volume opens after all.
+    options.append(f"x-systemd.device-timeout={DEVICE_SECONDS + ANSWER_SECONDS}s")
     return options + [option for option in volume.options if option not in options]
 
 

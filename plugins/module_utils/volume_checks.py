@@ -14,6 +14,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.volume_decision impor
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import Volume
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_host import Look
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_methods import (
+    ORPHAN,
     RECOVERY,
     Settings,
     fits,
@@ -112,7 +113,9 @@ def _two_ways(volume: Volume, look: Look, settings: Settings) -> Check:
     reason = f"{volume.name} is unlocked by {', '.join(names) or 'nothing'}"
     if missing:
         reason += f"; missing: {', '.join(missing)}"
-    if strange and strange[0].method == "other":
+    if strange and strange[0].method == ORPHAN:
+        reason += f"; key slot {strange[0].keyslot} was left by a run that was cut off, and nobody has its key"
+    elif strange and strange[0].method == "other":
         reason += f"; key slot {strange[0].keyslot} belongs to something that bedplate does not know"
     elif strange:
         reason += f"; key slot {strange[0].keyslot} opens it by {strange[0].method} in a way that was not declared"

@@ -23,10 +23,12 @@ from ansible_collections.bedplate.llm.plugins.module_utils.luks2_header import H
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import TPM2
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_methods import (
     CLEVIS,
+    ORPHAN,
     RECOVERY,
     Settings,
     Way,
     clevis_config,
+    ways,
 )
 
 _KEY_BYTES = 32
@@ -38,7 +40,11 @@ class EnrollError(Exception):
     """What a tool said, as one sentence."""
 
 
-def add(run: Run, device: str, method: str, settings: Settings, passphrase: str) -> None:
+def add(run: Run, device: str, header: Header, method: str, settings: Settings, passphrase: str) -> None:
+    """Add a way, after taking out what a run that was cut off left of one."""
+    for way in ways(header):
+        if way.method == ORPHAN:
+            remove(run, device, way, passphrase)
     if method == TPM2:
         with _secret_file(passphrase) as path:
             argv = ["systemd-cryptenroll", f"--unlock-key-file={path}", "--tpm2-device=auto"]
@@ -63,7 +69,7 @@ def problem(run: Run, device: str, header: Header, way: Way) -> str:
 
 
 def _problem(run: Run, device: str, header: Header, way: Way) -> str:
-    if way.method == RECOVERY:
+    if way.method in (RECOVERY, ORPHAN):
         return "a passphrase is proved by whoever has it"
     if way.method == TPM2:
         argv = ["cryptsetup", "open", "--test-passphrase", "--type", "luks2", "--token-only"]

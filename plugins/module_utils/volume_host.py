@@ -36,6 +36,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.volume_decision impor
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import Volume
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import (
+    ERASED,
     FORMATTED,
     FORMATTING,
     MAKING_FILESYSTEM,
@@ -87,8 +88,10 @@ class VolumeHost:
     # --- looking ---
 
     def look(self, confirmed: bool = False) -> Look:
-        device = block_device_host.look(self.volume.device, self.ask)
         record = volume_record.read(self.volume.serial, self._records)
+        # A volume that was finished is never formatted, whatever its ends hold.
+        ends = record is None or record.state in (FORMATTING, ERASED)
+        device = block_device_host.look(self.volume.device, self.ask, ends=ends)
         return Look(device, record, decide(self.volume, device, record, self.escrow, confirmed))
 
     def existing(self) -> Look:
@@ -176,8 +179,11 @@ class VolumeHost:
         problems = volume_inside.problems(record.state, found, self.volume.filesystem, self.volume.mapper)
         if problems:
             raise VolumeError(f"{self.volume.name}: {'; '.join(problems)}")
-        self.remember(record.after(MAKING_FILESYSTEM))
-        self.do(volume_inside.make_argv(self.volume.filesystem, self.volume.mapper, self.volume.name))
+        # One that is whole is kept, though its record was never finished: somebody may have mounted it by hand.
+        whole = bool(found) and self.ask(volume_inside.check_argv(self.volume.filesystem, self.volume.mapper))[0] == 0
+        if not whole:
+            self.remember(record.after(MAKING_FILESYSTEM))
+            self.do(volume_inside.make_argv(self.volume.filesystem, self.volume.mapper, self.volume.name))
         self.do(["blockdev", "--flushbufs", self.volume.mapper])
         self.remember(record.after(READY))
         self.settle()

@@ -18,6 +18,11 @@ def make_argv(filesystem: str, mapper: str, label: str) -> List[str]:
     return ["mkfs.ext4", "-q", "-F", "-L", label[:16], mapper]
 
 
+def check_argv(filesystem: str, mapper: str) -> List[str]:
+    """Whether a file system is whole, without changing it."""
+    return ["xfs_repair", "-n", mapper] if filesystem == "xfs" else ["e2fsck", "-n", "-f", mapper]
+
+
 def problems(state: str, found: Sequence[Signature], filesystem: str, mapper: str) -> List[str]:
     """Why no file system may be made on the inside of a volume whose record says `state`."""
     if state not in (FORMATTED, MAKING_FILESYSTEM):
@@ -26,15 +31,3 @@ def problems(state: str, found: Sequence[Signature], filesystem: str, mapper: st
     ours = {filesystem} if state == MAKING_FILESYSTEM else set()
     others = [str(signature) for signature in found if signature.type not in ours]
     return [f"{mapper} holds {', '.join(others)}"] if others else []
-
-
-def lost(found: Sequence[Signature], filesystem: str, mapper: str) -> str:
-    """What to say of a finished volume whose inside is not the declared file system; empty when it is."""
-    types = {signature.type for signature in found}
-    if filesystem in types:
-        return ""
-    seen = ", ".join(sorted(types)) or "no file system that is known"
-    return (
-        f"{mapper} holds {seen}, declared is {filesystem}. The volume opens, so the key is right; nothing was changed:"
-        f" look with `fsck -n {mapper}`, or declare what is there"
-    )

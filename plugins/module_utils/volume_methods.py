@@ -20,6 +20,10 @@ from ansible_collections.bedplate.llm.plugins.module_utils.luks2_header import H
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import BOTH, TANG, TPM2
 
 RECOVERY = "recovery"
+# A key slot that a run left when it was cut off before it could say who opens it: nobody has its key.
+ORPHAN = "orphan"
+# The fewest that cryptsetup lets a key be stretched by.
+MACHINE_ITERATIONS = 1000
 SYSTEMD_TPM2, CLEVIS = "systemd-tpm2", "clevis"
 # What a JWK's thumbprint covers, by kind of key (RFC 7638, section 3.2).
 _THUMBPRINT = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n"), "oct": ("k", "kty")}
@@ -50,7 +54,8 @@ class Settings:
 class Way:
     """One way that is in the header.
 
-    method: recovery, one of volume_declared.UNLOCKS, or "other".  urls, thumbprints: of the tang servers that it asks,
+    method: recovery, orphan, one of volume_declared.UNLOCKS, or "other".  urls, thumbprints: of the tang servers that
+      it asks,
     with every signing key that they advertised when it was made.  token: -1 for a passphrase.
     """
 
@@ -96,11 +101,21 @@ def settings_problems(wanted: Settings, methods: Sequence[str]) -> List[str]:
 
 
 def ways(header: Header) -> Tuple[Way, ...]:
-    """All ways in a header; a key slot that no token speaks of is opened by a passphrase."""
+    """All ways in a header; a key slot that no token speaks of is opened by a passphrase, or by nobody any more."""
     found = [_way(token, slot) for token in header.tokens for slot in token.keyslots]
     spoken = {way.keyslot for way in found}
-    passphrases = [Way(RECOVERY, slot) for slot in header.keyslots if slot not in spoken]
-    return tuple(sorted([*found, *passphrases], key=lambda way: way.keyslot))
+    untold = [
+        Way(ORPHAN if _is_machine_made(header, slot) else RECOVERY, slot)
+        for slot in header.keyslots
+        if slot not in spoken
+    ]
+    return tuple(sorted([*found, *untold], key=lambda way: way.keyslot))
+
+
+def _is_machine_made(header: Header, slot: int) -> bool:
+    """Whether a key slot is stretched as little as only keys of full strength are, by clevis, systemd and us."""
+    kdf = header.metadata["keyslots"][str(slot)].get("kdf", {})
+    return kdf.get("type") == "pbkdf2" and int(kdf.get("iterations", 0)) <= MACHINE_ITERATIONS
 
 
 def fits(way: Way, method: str, settings: Settings) -> bool:

@@ -97,7 +97,7 @@ class Steps:
     def _enroll(self) -> Dict[str, Any]:
         look = self._host.existing()
         method, before = self._given["method"], set(volume_methods.ways(look.header))
-        volume_enroll.add(self._run, look.device.path, method, self._settings, self._given["passphrase"])
+        volume_enroll.add(self._run, look.device.path, look.header, method, self._settings, self._given["passphrase"])
         header = self._host.look().header
         added = [way for way in volume_methods.ways(header) if way.method == method and way not in before]
         if not added:

@@ -155,7 +155,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils import (
 from ansible_collections.bedplate.llm.plugins.module_utils.block_device_host import BlockDeviceError
 from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dicts
 from ansible_collections.bedplate.llm.plugins.module_utils.cryptsetup import module_runner
-from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import parse
+from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import UNLOCKS, parse
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_host import VolumeError, VolumeHost
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import RecordError, parse_escrow
 
@@ -182,7 +182,7 @@ def look(host, escrow, run, discard, prove):
             proofs = {
                 way.keyslot: volume_enroll.problem(run, found.device.path, found.header, way)
                 for way in volume_methods.ways(found.header)
-                if way.method not in (volume_methods.RECOVERY, "other")
+                if way.method in UNLOCKS
             }
     return volume_checks.State(found, escrow, mounted, files, proofs)
 

@@ -174,7 +174,8 @@ from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import NVID
 
 C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
 ROOT = Path("/")
-SOURCES, PIN = "sources.list.d/nvidia-distribution-bedplate.sources", "preferences.d/bedplate-nvidia-driver"
+SOURCES = "sources.list.d/nvidia-distribution-bedplate.sources"
+PIN = "preferences.d/bedplate-nvidia-driver"
 OUR_SOURCES = f"/etc/apt/{SOURCES}"
 
 

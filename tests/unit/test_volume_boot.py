@@ -54,12 +54,14 @@ def test_crypttab_names_the_volume_and_the_ways_of_unlocking_it(unlock, discard,
         (
             {},
             "/dev/mapper/models /var/lib/bedplate ext4"
-            " nofail,nodev,nosuid,x-systemd.requires=systemd-cryptsetup@models.service 0 2",
+            " nofail,nodev,nosuid,x-systemd.requires=systemd-cryptsetup@models.service,x-systemd.device-timeout=240s"
+            " 0 2",
         ),
         (
             {"name": "kv-1", "filesystem": "xfs", "unlock": (TANG,), "options": ("ro", "nodev", "noexec")},
             "/dev/mapper/kv-1 /var/lib/bedplate xfs"
-            " nofail,nodev,nosuid,x-systemd.requires=systemd-cryptsetup@kv\\x2d1.service,ro,noexec 0 0",
+            " nofail,nodev,nosuid,x-systemd.requires=systemd-cryptsetup@kv\\x2d1.service,x-systemd.device-timeout=240s"
+            ",ro,noexec 0 0",
         ),
     ],
 )
@@ -187,17 +189,3 @@ def test_a_file_system_is_made_on_the_empty_inside_only(state, found, words):
     problems = volume_inside.problems(state, found, "ext4", VOLUME.mapper)
     assert len(problems) == (1 if words else 0)
     assert words in " ".join(problems)
-
-
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (EXT4, ""),
-        ((), "holds no file system that is known, declared is ext4"),
-        (LVM, "holds LVM2_member, declared is ext4. The volume opens, so the key is right"),
-    ],
-)
-def test_a_file_system_that_is_gone_is_told_and_left(found, words):
-    said = volume_inside.lost(found, "ext4", VOLUME.mapper)
-    assert bool(said) is bool(words)
-    assert words in said

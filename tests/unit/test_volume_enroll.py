@@ -11,6 +11,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.cryptsetup import Cry
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import BOTH, TANG, TPM2
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_enroll import EnrollError, as_json, compact
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_methods import (
+    ORPHAN,
     RECOVERY,
     Settings,
     TangServer,
@@ -36,7 +37,7 @@ def lab(tmp_path):
 
 
 def add(lab: Lab, method: str, settings: Settings = SETTINGS) -> Way:
-    volume_enroll.add(lab.run, str(lab.disk), method, settings, PASSPHRASE)
+    volume_enroll.add(lab.run, str(lab.disk), lab.scan.header, method, settings, PASSPHRASE)
     (added,) = (way for way in ways(current(lab)) if way.method != RECOVERY)
     return added
 
@@ -87,7 +88,7 @@ def test_the_tpm_is_bound_to_the_declared_registers(lab):
 
 
 def test_both_together_are_one_binding(lab):
-    volume_enroll.add(lab.run, str(lab.disk), BOTH, SETTINGS, PASSPHRASE)
+    volume_enroll.add(lab.run, str(lab.disk), lab.scan.header, BOTH, SETTINGS, PASSPHRASE)
     (argv,) = (argv for argv in lab.argvs if argv[:2] == ["clevis", "encrypt"])
     assert argv[2] == "sss"
     assert '"t": 2' in argv[3]
@@ -104,7 +105,7 @@ def test_a_way_that_cannot_be_made_leaves_the_header_as_it_was(method, command, 
     before = lab.disk.read_bytes()
     lab.broken.add(command)
     with pytest.raises(EnrollError, match=words) as error:
-        volume_enroll.add(lab.run, str(lab.disk), method, SETTINGS, PASSPHRASE)
+        volume_enroll.add(lab.run, str(lab.disk), lab.scan.header, method, SETTINGS, PASSPHRASE)
     assert "unlock-key-file" not in str(error.value)
     assert PASSPHRASE not in str(error.value)
     assert lab.disk.read_bytes() == before
@@ -113,7 +114,7 @@ def test_a_way_that_cannot_be_made_leaves_the_header_as_it_was(method, command, 
 def test_a_wrong_passphrase_adds_nothing(lab):
     for method in (TPM2, TANG):
         with pytest.raises((EnrollError, CryptsetupError)):
-            volume_enroll.add(lab.run, str(lab.disk), method, SETTINGS, "wrong")
+            volume_enroll.add(lab.run, str(lab.disk), lab.scan.header, method, SETTINGS, "wrong")
     assert current(lab).keyslots == (0,)
 
 
@@ -133,7 +134,7 @@ def test_a_server_that_does_not_answer_is_a_problem(lab):
 def test_a_tool_that_the_host_does_not_have_is_one_sentence(method, command, lab):
     lab.missing.add(command)
     with pytest.raises(EnrollError, match=f"{command} is missing on this host"):
-        volume_enroll.add(lab.run, str(lab.disk), method, SETTINGS, PASSPHRASE)
+        volume_enroll.add(lab.run, str(lab.disk), lab.scan.header, method, SETTINGS, PASSPHRASE)
 
 
 @pytest.mark.parametrize(("method", "command"), [(TPM2, "cryptsetup"), (TANG, "clevis"), (TANG, "cryptsetup")])
@@ -184,3 +185,11 @@ def test_the_key_file_is_in_memory_only_and_gone_afterwards():
 
 def test_a_header_of_passphrases_only_has_no_other_way():
     assert [way.method for way in ways(header(metadata((0, 3))))] == [RECOVERY, RECOVERY]
+
+
+def test_a_key_slot_that_a_run_left_when_it_was_cut_off_goes_before_the_next_is_added(lab):
+    cryptsetup = Cryptsetup(lab.run, str(lab.disk))
+    left = cryptsetup.add_key(PASSPHRASE, "a key that nobody has")
+    assert [way.method for way in ways(lab.scan.header) if way.keyslot == left] == [ORPHAN]
+    volume_enroll.add(lab.run, str(lab.disk), lab.scan.header, TPM2, SETTINGS, PASSPHRASE)
+    assert sorted(way.method for way in ways(lab.scan.header)) == [RECOVERY, TPM2]

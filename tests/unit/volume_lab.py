@@ -203,7 +203,7 @@ class Lab:
 
     def _do_luksaddkey(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
         new = os.read(int(argv[-1].rsplit("/", 1)[1]), 1 << 12)
-        return self._add_slot(secret, new)
+        return self._add_slot(secret, new, "argon2id" if "argon2id" in argv else "pbkdf2")
 
     def _do_lukskillslot(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
         header, slot = self.scan.header, argv[-1]
@@ -255,6 +255,9 @@ class Lab:
         self.power.wrote("a file system")
         return 0, ""
 
+    def _e2fsck(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
+        return (0 if self.inside == "ext4" else 8), ""
+
     def _systemctl(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
         if argv[1].startswith("list-unit"):
             return 0, "".join(f"{name} enabled enabled\n" for name in self.services)
@@ -298,15 +301,14 @@ class Lab:
         assert header
         return next(slot for slot in range(32) if slot not in header.keyslots)
 
-    def _add_slot(self, old: bytes | None, new: bytes) -> tuple[int, str]:
+    def _add_slot(self, old: bytes | None, new: bytes, kdf: str = "pbkdf2") -> tuple[int, str]:
         header, slot = self.scan.header, self._next_slot()
         assert header
         if old not in self.keys.values():
             return 2, ""
         self.keys[slot] = new
-        self._rewrite(
-            {**header.metadata, "keyslots": {**header.metadata["keyslots"], str(slot): {"key_size": 64}}}, "a key slot"
-        )
+        added = {"key_size": 64, "kdf": {"type": kdf, "iterations": 1000}}
+        self._rewrite({**header.metadata, "keyslots": {**header.metadata["keyslots"], str(slot): added}}, "a key slot")
         return 0, ""
 
     def _add_token(self, token: dict[str, Any]) -> None:

@@ -37,7 +37,10 @@ def test_the_header_is_luks2_with_argon2id_for_the_passphrase_and_another_way(ma
 
 
 def test_the_header_holds_the_ways_that_are_declared(machine):
-    kinds = {serial: sorted(token["type"] for token in header(machine, serial)["tokens"].values()) for serial in VOLUMES.values()}
+    kinds = {
+        serial: sorted(token["type"] for token in header(machine, serial)["tokens"].values())
+        for serial in VOLUMES.values()
+    }
     assert kinds == {"models0": ["clevis", "systemd-tpm2"], "cache0": ["clevis"]}
     listed = machine.check_output("sudo clevis luks list -d /dev/disk/by-id/virtio-cache0")
     assert "tpm2" in listed
@@ -66,7 +69,7 @@ def test_nobody_reads_the_escrow_without_its_password(tmp_path):
         command = argv("ansible-vault", "view", "--vault-password-file", str(other), str(path))
         assert subprocess.run(command, capture_output=True, check=False).returncode != 0
         assert path.stat().st_mode & 0o077 == 0
-    assert PASSWORD.resolve().parent not in ESCROW.resolve().parents
+    assert ESCROW not in PASSWORD.parents
 
 
 def test_no_passphrase_is_left_on_the_host_or_in_what_ansible_wrote(machine):
@@ -92,9 +95,7 @@ def test_swap_and_core_dumps_hold_no_prompts(machine):
 def test_nothing_is_written_on_the_bare_mount_point(machine, declared):
     for volume in declared["luks_volumes"]:
         # A look below what is mounted: the root file system by itself.
-        said = machine.run(
-            f"sudo unshare --mount sh -c 'mount --bind / /mnt && touch /mnt{volume['mount']}/stray'"
-        )
+        said = machine.run(f"sudo unshare --mount sh -c 'mount --bind / /mnt && touch /mnt{volume['mount']}/stray'")
         assert said.rc != 0
         assert "Operation not permitted" in said.stderr
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from scenario import by_ssh, said, wait_until
-from volume_lab import LAB, PROBE, STORE, checks, is_mounted, machine_state, power_on, restart, switch_off
+from volume_lab import LAB, PROBE, STORE, bedplate, checks, is_mounted, machine_state, power_on, restart, switch_off
 
 MODELS, CACHE = "/var/lib/bedplate", "/var/cache/bedplate-kv"
 
@@ -65,7 +65,7 @@ class TestWithAnotherTpm:
         assert machine.run(f"sudo touch {MODELS}/stray").rc != 0
 
     def test_the_escrow_opens_it_and_the_service_starts(self, machine):
-        done = LAB.play("playbooks/volume.yml", {"volume_action": "unlock", "volume_name": "models"})
+        done = bedplate("volume", "unlock", "--volume", "models")
         assert done.returncode == 0, said(done)
         assert is_mounted(machine, MODELS)
         wait_until(lambda: served(machine), 60)

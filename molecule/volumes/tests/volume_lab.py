@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -21,13 +22,19 @@ STORE = "store1"
 CONVERGE = SCENARIO / "converge.yml"
 MADE = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 PASSWORD = MADE / "escrow-password"
-ESCROW = SCENARIO / "inventory/.secrets/volumes"
+ESCROW = MADE / "escrow"
 
 
 def by_vault(path: Path) -> bytes:
     """What ansible-vault itself gives out, as a recovery from paper would use it."""
     command = argv("ansible-vault", "decrypt", "--vault-password-file", str(PASSWORD), "--output", "-", str(path))
     return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def bedplate(*words: str, host: str = STORE) -> subprocess.CompletedProcess[str]:
+    """The command as the operator types it, for one host of the scenario's site."""
+    site = ("--site", SCENARIO.joinpath("inventory").name, "--inventories", str(SCENARIO))
+    return LAB.run(argv("bedplate", *words, *site, "--limit", host))
 
 
 def escrow(serial: str) -> dict[str, Any]:
@@ -109,3 +116,22 @@ def restart(machine: testinfra.host.Host, access: Host) -> None:
     before = boot_id(machine)
     machine.check_output("sudo systemd-run --on-active=1 systemctl reboot")
     wait_for_next_boot(machine, access, before, 420)
+
+
+def send(name: str, content: bytes, path: str) -> None:
+    """Bytes to a file on a machine, over standard input."""
+    access = LAB.access()[name]
+    command = ["ssh", "-F", "/dev/null", "-i", str(access.ssh_key), *shlex.split(access.ssh_arguments)]
+    subprocess.run(
+        [*command, f"{access.ssh_user}@{access.address}", f"cat > {shlex.quote(path)}"], input=content, check=True
+    )
+
+
+def passphrase_opens_backup(machine: testinfra.host.Host, backup: bytes, key: str) -> bool:
+    """Whether a backup of a header is opened by a passphrase, which needs no disk."""
+    path = "/dev/shm/backup"
+    send(STORE, backup, path)
+    command = "cryptsetup open --test-passphrase --disable-external-tokens --key-file -"
+    opened = machine.run(f"printf %s '{key}' | sudo {command} {path}").rc == 0
+    machine.check_output(f"rm {path}")
+    return bool(opened)
