@@ -119,7 +119,7 @@ def test_a_new_way_that_does_not_open_leaves_the_former_one(controller):
 
 def test_a_key_slot_that_nobody_knows_is_left_and_named(controller):
     lab = controller.lab
-    lab._add_slot(lab.keys[0], b"somebody's own")
+    lab._add_slot(lab.keys[0], b"somebody's own", "argon2id")
     actions = controller.run(state="rotated", method="recovery")["actions"]
     assert "left key slot 3, which no passphrase of the escrow opens" in actions
     assert 3 in lab.scan.header.keyslots
