@@ -63,6 +63,7 @@ def of_volume(volume: Volume, state: State, settings: Settings) -> List[Check]:
         _keys_current(volume, look, settings),
         _copies(volume, look),
         _backup(volume, look, state),
+        _passphrase(volume, state),
         _boot(volume, state),
     ]
 
@@ -181,6 +182,18 @@ def _backup(volume: Volume, look: Look, state: State) -> Check:
             f" from {backup.made}"
         )
     return Check(_id(volume, "header-backed-up"), current, reason, "bedplate volume backup")
+
+
+def _passphrase(volume: Volume, state: State) -> Check:
+    several = state.escrow is not None and len(state.escrow.passphrases) > 1
+    return Check(
+        _id(volume, "passphrase-settled"),
+        not several,
+        f"the recovery passphrase of {volume.name} is being changed, and the run that did so was cut off"
+        if several
+        else f"the escrow has one recovery passphrase of {volume.name}",
+        "bedplate volume rotate --method recovery completes it",
+    )
 
 
 def _boot(volume: Volume, state: State) -> Check:

@@ -103,6 +103,14 @@ volumes:
   elements: dict
   contains:
     name: {description: Its name., type: str}
+    device: {description: The declared stable name., type: str}
+    serial: {description: The declared serial number., type: str}
+    mount: {description: The declared mount point., type: str}
+    state:
+      description: >-
+        How far it has come, as the host remembers it: V(formatting), V(formatted), V(making-filesystem), V(ready),
+        V(erasing), V(erased), or empty.
+      type: str
     decision:
       description: What a rollout would do (V(format), V(back-up), V(make-filesystem), V(keep)), or V(refuse).
       type: str
@@ -119,6 +127,12 @@ volumes:
       contains:
         method: {description: V(recovery), V(tpm2), V(tang), V(tpm2+tang) or V(other)., type: str}
         keyslot: {description: Number of the key slot., type: int}
+    backup:
+      description: The newest backup of the header in the escrow; empty without one.
+      type: dict
+      contains:
+        made: {description: 'When, in UTC.', type: str}
+        sequence: {description: How often the header had been changed by then., type: int}
 disks:
   description: The host's disks.
   returned: always
@@ -190,8 +204,13 @@ def look(host, escrow, run, discard, prove):
 def described(volume, state):
     device, header = state.look.device, state.look.device.luks.header
     ways = volume_methods.ways(header) if header else ()
+    backup = state.escrow.backup if state.escrow else None
     return {
         "name": volume.name,
+        "device": volume.device,
+        "serial": volume.serial,
+        "mount": volume.mount,
+        "state": state.look.record.state if state.look.record else "",
         "decision": state.look.decision.action,
         "problems": list(state.look.decision.problems),
         "path": device.path,
@@ -200,6 +219,7 @@ def described(volume, state):
         "open": bool(header) and state.look.is_open,
         "mounted": [mount for mapping in device.mappings for mount in mapping.mounts],
         "ways": [{"method": way.method, "keyslot": way.keyslot} for way in ways],
+        "backup": {"made": backup.made, "sequence": backup.sequence} if backup else {},
     }
 
 

@@ -46,8 +46,13 @@ def test_a_volume_as_rolled_out_has_no_failing_check(controller):
     result = told(controller)
     assert failing(result) == []
     (volume,) = result["volumes"]
+    backup = controller.store.read(SERIAL).backup
     assert volume == {
         "name": "models",
+        "device": DECLARED["device"],
+        "serial": SERIAL,
+        "mount": "/var/lib/bedplate",
+        "state": "ready",
         "decision": "keep",
         "problems": [],
         "path": str(controller.lab.disk),
@@ -60,6 +65,7 @@ def test_a_volume_as_rolled_out_has_no_failing_check(controller):
             {"method": "tpm2", "keyslot": 1},
             {"method": "tang", "keyslot": 2},
         ],
+        "backup": {"made": backup.made, "sequence": volume["sequence"]},
     }
 
 

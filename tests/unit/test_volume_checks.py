@@ -58,6 +58,7 @@ def test_a_volume_in_use_has_every_check_and_all_hold():
         "tang-keys-current",
         "header-whole",
         "header-backed-up",
+        "passphrase-settled",
         "comes-up-at-boot",
     ]
     assert failing(state()) == {}
@@ -161,6 +162,13 @@ def test_a_header_that_changed_since_its_backup_is_told():
     newer = scanned(metadata((0, 1, 2), tokens=TOKENS), sequence=8)
     assert failing(state(newer)) == {
         "header-backed-up": "the header of models is at change 8, its newest backup at 3 from 2026-11-25T07:00:00Z"
+    }
+
+
+def test_a_passphrase_that_is_half_changed_is_told():
+    half = replace(KEPT, passphrases=("passphrase-1.vault", "passphrase-2.vault"))
+    assert failing(state(escrow=half)) == {
+        "passphrase-settled": "the recovery passphrase of models is being changed, and the run that did so was cut off"
     }
 
 

@@ -51,5 +51,5 @@ def test_a_second_time_changes_nothing():
 
 def test_status_tells_the_disk_as_empty():
     done = bedplate("volume", "status")
-    assert "cache: not made yet" in said(done)
+    assert "cache erased" in said(done)
     assert LAB.folder.name == "volumes"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,19 +12,28 @@ import typer
 
 from bedplate import options
 from bedplate.collection import NAMESPACE
-from bedplate.commands.rollout import change_hosts
 from bedplate.errors import FAILED, OK, UserError
 from bedplate.events import Event, TaskEnded
 from bedplate.runner import Run
-from bedplate.session import Ending, Session, leave, run_session
+from bedplate.session import Ending, Session, hosts_line, is_interactive, leave, run_session
 from bedplate.sites import find_site
+from bedplate.volume_report import host_lines
 
 app = typer.Typer(
     no_args_is_help=True, help="Encrypted volumes: look at them, unlock, back up, restore, rotate, erase."
 )
 
+# The role's word for what a command does.
+_COMMANDS = {
+    "unlocked": "unlock",
+    "backed_up": "backup",
+    "restored": "restore",
+    "rotated": "rotate",
+    "erased": "erase",
+}
+
 Name = Annotated[str, typer.Option("--volume", help="Name of the volume, as the site declares it.")]
-OneHost = Annotated[str, typer.Option("--limit", "-l", help="The host.")]
+OneHost = Annotated[str, typer.Option("--limit", "--host", "-l", help="The host.")]
 
 
 @app.command()
@@ -56,33 +65,11 @@ def status(
 
     ending = run_session("volume status", site, as_json, body)
     if not as_json:
+        now = datetime.datetime.now(datetime.UTC)
         for host, result in sorted(seen.items()):
-            for line in lines(host, result):
+            for line in host_lines(host, result, now):
                 typer.echo(line)
     leave(ending)
-
-
-def lines(host: str, result: Mapping[str, Any]) -> Iterator[str]:
-    """What a person reads about one host."""
-    yield host
-    for volume in result["volumes"]:
-        state = "refused" if volume["decision"] == "refuse" else "open" if volume["open"] else "locked"
-        if not volume["uuid"]:
-            state = "refused" if volume["decision"] == "refuse" else "not made yet"
-        mounted = ", ".join(volume["mounted"]) or "not mounted"
-        ways = ", ".join(way["method"] for way in volume["ways"]) or "none"
-        yield f"  {volume['name']}: {state}, {mounted}; ways of unlocking: {ways}; {volume['path'] or 'no such device'}"
-        yield from (f"    {problem}" for problem in volume["problems"])
-    for check in result["checks"]:
-        if not check["ok"]:
-            yield f"  FAIL {check['id']}: {check['reason']}"
-            yield f"       → {check['remedy']}"
-    known = {volume["path"] for volume in result["volumes"]}
-    for disk in result["disks"]:
-        if disk["path"] not in known and not disk["holds"] and disk["names"]:
-            yield f"  {disk['path']} holds nothing that is known; to declare it:"
-            yield f"    - {{name: NAME, device: {disk['names'][0]}, serial: {json.dumps(disk['serial'])},"
-            yield f"       size: {disk['size']}, mount: PATH}}"
 
 
 @app.command()
@@ -160,9 +147,10 @@ def erase(
 ) -> None:
     """Destroy every key of a volume, on the host and in the escrow, and sign a record of it. Nothing brings it back."""
     if not serial:
-        if as_json or not sys.stdin.isatty():
+        if as_json or not is_interactive():
             raise UserError("volume erase: give --serial with the serial number of the device; nothing was changed.")
-        serial = typer.prompt(f"All data of {volume} on {limit} are lost for good. Serial number of its device")
+        lost = f"All data of the volume {volume} on {limit} will be lost for good."
+        serial = typer.prompt(f"{lost}\nSerial number of its device", err=True)
     _change("erased", site, inventories, limit, volume, check, extra_vars, as_json, luks_confirm_erase=serial)
 
 
@@ -181,4 +169,27 @@ def _change(
     told = {"luks_volume_state": state, "luks_volume_names": [volume] if volume else [], **more}
     variables = (*(extra_vars or ()), json.dumps(told))
     what = Run(f"{NAMESPACE}.volume", found.path, limit, check, extra_vars=variables)
-    change_hosts(f"volume {state}", site, what, as_json)
+    command = f"volume {_COMMANDS[state]}"
+    done: list[dict[str, Any]] = []
+
+    def body(session: Session) -> Ending:
+        def listen(event: Event) -> None:
+            for entry in actions(event):
+                done.append(entry)
+                session.say("; ".join(entry["actions"]), f"{entry['host']} {entry['volume']}")
+
+        report = session.play(what, [listen])
+        title = f"Nothing was changed; {command} would come to" if check else f"{command} of {site} is done"
+        return Ending(report, report.rollout_exit_code(), f"{title}: {hosts_line(report)}", extra={"actions": done})
+
+    leave(run_session(command, site, as_json, body))
+
+
+def actions(event: Event) -> list[dict[str, Any]]:
+    """What was done to each volume, by the result of the role's task; also when it failed for another one."""
+    items = event.result.get("results") if isinstance(event, TaskEnded) else None
+    return [
+        {"host": event.host, "volume": item["item"]["name"], "actions": item["actions"]}
+        for item in items or []
+        if isinstance(event, TaskEnded) and isinstance(item, Mapping) and item.get("actions")
+    ]
