@@ -117,7 +117,9 @@ volumes:
       type: list
       elements: dict
       contains:
-        method: {description: V(recovery), V(tpm2), V(tang), V(tpm2+tang) or V(other)., type: str}
+        method:
+          description: V(recovery), V(tpm2), V(tang), V(tpm2+tang), V(orphan) or V(other).
+          type: str
         keyslot: {description: Number of the key slot., type: int}
 disks:
   description: The host's disks.
