@@ -28,7 +28,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import 
     sync_folder,
     write_durably,
 )
-from ansible_collections.bedplate.llm.plugins.module_utils.volume_restore import foreign_content
+from ansible_collections.bedplate.llm.plugins.module_utils.volume_restore import foreign_content, proved
 
 # More than any header with its key slots, and the beginning of the data with it.
 BEGINNING = 32 << 20
@@ -67,11 +67,12 @@ def look(host: VolumeHost) -> Dict[str, Any]:
     ours = known(record, host.escrow)
     return {
         "problems": problems(host.volume, device, record, host.escrow),
-        "uuid": ours[0] if ours else "",
+        "uuid": ours[0] if ours else record.uuid if record else "",
         "path": device.path,
         "size": device.size,
         # All of it on this host: the escrow may still have to go.
         "done": bool(record and record.state == ERASED and not device.luks.traces and not device.holders),
+        "proved": proved(found),
         "running": volume_services.running(host.volume, host.ask) if device.path else [],
     }
 

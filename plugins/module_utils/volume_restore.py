@@ -69,6 +69,12 @@ def whole(scan: Scan) -> bool:
     return bool(scan.primary and scan.secondary and not scan.damaged and scan.primary.keyslots)
 
 
+def proved(look: Look) -> bool:
+    """Whether the device or the host says that there is, or was, a volume of this host; the escrow says it of a serial
+    number only."""
+    return bool(look.device.luks.header or look.record or look.device.mappings)
+
+
 def allowed(host: VolumeHost) -> Look:
     look = host.look()
     found = problems(host.volume, look.device, look.record, host.escrow)

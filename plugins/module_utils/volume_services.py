@@ -45,4 +45,4 @@ def _units(names: Sequence[str], ask: Ask) -> List[Unit]:
 
 
 def _first_words(text: str) -> List[str]:
-    return [line.split()[0] for line in text.splitlines() if line.strip().endswith(".service") or ".service " in line]
+    return [line.split()[0] for line in text.splitlines() if line.split()[:1] and ".service" in line.split()[0]]

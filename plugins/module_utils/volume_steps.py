@@ -140,7 +140,12 @@ class Steps:
     def _restore_look(self) -> Dict[str, Any]:
         look = self._host.look()
         found = volume_restore.problems(self._host.volume, look.device, look.record, self._host.escrow)
-        return {"problems": found, "path": look.device.path, "whole": volume_restore.whole(look.device.luks)}
+        return {
+            "problems": found,
+            "path": look.device.path,
+            "whole": volume_restore.whole(look.device.luks),
+            "proved": volume_restore.proved(look),
+        }
 
     def _restore_area(self) -> Dict[str, Any]:
         content = volume_restore.area(volume_restore.allowed(self._host), self._given["length"])

@@ -5,7 +5,7 @@
 
 It is kept from the first step on, so that a run that was cut off leaves what it did to the one that completes it:
 
-    <escrow>/<serial>/erasing.json               while it goes on
+    <escrow>/<serial>/erasing-<uuid>.json        while it goes on
     <escrow>/<serial>/erasure-<uuid>.json, .sig  when it is over
 
     ssh-keygen -Y verify -n bedplate-erase -f ALLOWED_SIGNERS -I WHO -s FILE.sig < FILE
@@ -26,24 +26,21 @@ from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import 
 from ansible_collections.bedplate.llm.plugins.plugin_utils.volume_escrow import EscrowError
 
 NAMESPACE = "bedplate-erase"
-_UNDER_WAY = "erasing.json"
 
 
 class Erasure:
     """folder: of the device in the escrow.  key: path of an ssh key, of its public half when an agent has the other."""
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder, self._key = folder, str(Path(key).expanduser()) if key else ""
+    def __init__(self, folder: Path, uuid: str, key: str) -> None:
+        self._under_way = folder / f"erasing-{uuid}.json"
+        self._final = folder / f"erasure-{uuid}.json"
+        self._signature = folder / f"erasure-{uuid}.json.sig"
+        self._key = str(Path(key).expanduser()) if key else ""
         self._kept: dict[str, Any] = {}
 
     @property
     def is_under_way(self) -> bool:
-        return (self._folder / _UNDER_WAY).exists()
-
-    def is_over(self, uuid: str) -> bool:
-        """Whether there is a record of that volume's erasure with a signature that holds."""
-        final = self._final(uuid)
-        return final.exists() and self._signature(uuid).exists() and self._holds(final, self._signature(uuid))
+        return self._under_way.exists()
 
     def require_key(self) -> None:
         """What cannot be signed afterwards is not begun."""
@@ -56,34 +53,27 @@ class Erasure:
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Go on with what an earlier run began, or begin."""
-        path = self._folder / _UNDER_WAY
-        self._kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {**facts, "steps": []}
+        kept = self._under_way.read_text(encoding="utf-8") if self.is_under_way else ""
+        self._kept = json.loads(kept) if kept else {**facts, "steps": []}
         self.add([f"{'completed' if self._kept['steps'] else 'begun'} by {_who()}"])
 
     def add(self, steps: Sequence[str], **facts: Any) -> None:
         self._kept.update(facts)
         self._kept["steps"] += [{"at": _now(), "what": step} for step in steps]
-        write_durably(self._folder / _UNDER_WAY, json.dumps(self._kept, indent=1) + "\n")
+        write_durably(self._under_way, json.dumps(self._kept, indent=1) + "\n")
 
     def finish(self) -> Path:
         """The signed record, with the signature beside it."""
-        uuid = str(self._kept["uuid"])
-        final, signature = self._final(uuid), self._signature(uuid)
         content = json.dumps({**self._kept, "erased": _now()}, indent=1) + "\n"
         signed = self._sign(content.encode(), "The volume is erased; run it again once the key can be used.")
-        write_durably(final, content, 0o444)
-        write_durably(signature, signed, 0o444)
-        if not self._holds(final, signature):
-            raise EscrowError(f"{signature} does not hold for {final}; run it again.")
-        (self._folder / _UNDER_WAY).unlink()
-        sync_folder(self._folder)
-        return final
-
-    def _final(self, uuid: str) -> Path:
-        return self._folder / f"erasure-{uuid}.json"
-
-    def _signature(self, uuid: str) -> Path:
-        return self._folder / f"erasure-{uuid}.json.sig"
+        write_durably(self._final, content, 0o444)
+        write_durably(self._signature, signed, 0o444)
+        argv = ["-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(self._signature)]
+        if _ssh_keygen(argv, self._final.read_bytes())[0]:
+            raise EscrowError(f"{self._signature} does not hold for {self._final}; run it again.")
+        self._under_way.unlink()
+        sync_folder(self._under_way.parent)
+        return self._final
 
     def _sign(self, content: bytes, otherwise: str) -> str:
         code, output, said = _ssh_keygen(["-Y", "sign", "-n", NAMESPACE, "-f", self._key], content)
@@ -93,10 +83,6 @@ class Erasure:
                 f" passphrase, and keep it in ssh-agent. {otherwise}"
             )
         return output
-
-    def _holds(self, file: Path, signature: Path) -> bool:
-        argv = ["-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(signature)]
-        return _ssh_keygen(argv, file.read_bytes())[0] == 0
 
 
 def _ssh_keygen(arguments: Sequence[str], content: bytes) -> tuple[int, str, str]:

@@ -174,7 +174,9 @@ class Store:
     def erase(self, escrow: Escrow) -> Escrow:
         """Destroy every secret; the record stays and says when."""
         now = datetime.datetime.now(datetime.UTC)
-        kept = dataclasses.replace(escrow, passphrases=(), backups=(), erased=f"{now:%Y-%m-%dT%H:%M:%SZ}")
+        kept = dataclasses.replace(
+            escrow, passphrases=(), backups=(), erased=escrow.erased or f"{now:%Y-%m-%dT%H:%M:%SZ}"
+        )
         self._write(kept)
         self._destroy(kept, "*.vault", ".*.vault.part")
         return kept

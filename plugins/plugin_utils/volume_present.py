@@ -13,7 +13,6 @@ import uuid
 from typing import Any
 
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_decision import BACK_UP, FORMAT, MAKE_FILESYSTEM
-from ansible_collections.bedplate.llm.plugins.plugin_utils.volume_escrow import EscrowError
 from ansible_collections.bedplate.llm.plugins.plugin_utils.volume_session import Session
 
 
@@ -21,7 +20,7 @@ def present(session: Session) -> None:
     found = session.look()
     session.refuse(found["mount_problems"][:1])
     if found["action"] == FORMAT:
-        _require_own_escrow(session)
+        session.require_own_escrow()
     if session.check_mode:
         _foresee(session, found)
         return
@@ -87,18 +86,6 @@ def _foresee(session: Session, found: dict[str, Any]) -> None:
     actions += [f"would write {path}" for path in found.get("boot_files", ())]
     if not found.get("mounted"):
         actions.append(f"would mount {session.volume.mount}")
-
-
-def _require_own_escrow(session: Session) -> None:
-    """A serial number may be that of two disks, of virtual machines above all: made with one key and one UUID, the
-    volumes would share an escrow in which each one's header takes the other's place."""
-    escrow = session.store.read(session.key)
-    if escrow and not escrow.erased and escrow.host != session.host:
-        raise EscrowError(
-            f"The escrow of {session.key} ({session.given['escrow_dir']}) is that of {escrow.host}, and the device on"
-            f" {session.host} is empty. If it is the same disk, given up on {escrow.host}, erase the volume first"
-            " (bedplate volume erase); two disks with one serial number cannot both carry a volume."
-        )
 
 
 def _format(session: Session, found: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ def restored(session: Session) -> None:
     session.uuid = escrow.uuid
     found = session.remote("restore_look")
     session.refuse(found["problems"])
+    session.require_own_escrow(found["proved"])
     # A header that is whole is only replaced by somebody who says by which one.
     if file or not found["whole"] or session.remote("which", passphrases=passphrases)["opens"] < 0:
         name = file or (escrow.backup.file if escrow.backup else "")

@@ -51,9 +51,7 @@ def _recovery(session: Session) -> None:
     answer = session.remote("drop_passphrases", passphrases=passphrases)
     session.keep(answer["header"])
     session.actions += [f"took out the former one (key slot {slot})" for slot in answer["dropped"]]
-    session.actions += [
-        f"left key slot {slot}, whose passphrase the escrow does not know" for slot in answer["unknown"]
-    ]
+    session.actions += [f"left key slot {slot}, which no passphrase of the escrow opens" for slot in answer["unknown"]]
 
 
 def _way(session: Session, method: str) -> None:

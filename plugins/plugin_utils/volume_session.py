@@ -83,6 +83,21 @@ class Session:
             )
         return escrow
 
+    def require_own_escrow(self, proved: bool = False) -> None:
+        """A serial number may be that of two disks, of virtual machines above all: made with one key and one UUID, the
+        volumes would share an escrow in which each one's header takes the other's place.
+
+        proved: whether the disk or the host says itself that it is the escrow's volume.
+        """
+        escrow = self.store.read(self.key)
+        if escrow and not escrow.erased and escrow.host != self.host and not proved:
+            raise EscrowError(
+                f"The escrow of {self.key} ({self.given['escrow_dir']}) is that of {escrow.host}, and the device on"
+                f" {self.host} is empty, or holds nothing that says so. If it is the same disk, given up on"
+                f" {escrow.host}, erase the volume there first (bedplate volume erase); two disks with one serial"
+                " number cannot both carry a volume."
+            )
+
     def passphrase(self) -> str:
         """One that opens the volume now.  While it is being changed the escrow has two, and the header one or both."""
         kept = self.store.passphrases(self.known())

@@ -19,6 +19,7 @@ import pytest
 from ansible_collections.bedplate.llm.plugins.module_utils import (
     block_device_host,
     luks2_header,
+    volume_erase,
     volume_host,
     volume_record,
 )
@@ -334,10 +335,24 @@ def play(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     # A power cut is played by `Power`, so that the disk below these tests need not be waited for.
     monkeypatch.setattr(os, "fsync", lambda _file: None)
     monkeypatch.setattr(block_device_host, "BLANK_ENDS", 1 << 16)
+    monkeypatch.setattr(volume_erase, "BEGINNING", 4 * COPY)
+    monkeypatch.setattr(volume_erase, "write_over", lambda path, length: _write_over(lab, path, length))
     monkeypatch.setattr(block_device_host, "look", functools.partial(block_device_host.look, sys=lab.sys))
     monkeypatch.setattr(volume_host, "LOCKS", lab.folder / "locks")
     monkeypatch.setattr(luks_volume, "VolumeHost", functools.partial(VolumeHost, root=lab.root))
     monkeypatch.setattr(luks_volume, "module_runner", lambda _module: lab.run)
+
+
+WRITE_OVER = volume_erase.write_over
+
+
+def _write_over(lab: Lab, path: str, length: int) -> None:
+    assert not lab.opened, "a volume that is open was overwritten"
+    lab.power.wrote("the erasure's first byte")
+    WRITE_OVER(path, length // 3)
+    lab.power.wrote("a third of the erasure")
+    WRITE_OVER(path, length)
+    lab.power.wrote("the erasure")
 
 
 def _said(path: Path) -> str:
