@@ -13,9 +13,9 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Optional
+from typing import List, Mapping, Optional, Tuple
 
-from ansible_collections.bedplate.llm.plugins.module_utils import lab_container, lab_gpu, lab_vm
+from ansible_collections.bedplate.llm.plugins.module_utils import lab_boot, lab_container, lab_gpu, lab_vm
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import (
     end_tree,
     is_alive,
@@ -46,9 +46,6 @@ from ansible_collections.bedplate.llm.plugins.module_utils.lab_seed import (
     seed_files,
 )
 
-# An emulated processor on a busy machine takes over a minute; a container half a second.
-_PATIENCE = {"container": 180.0, "vm": 420.0}
-
 # A new machine is handed over when its boot is complete; one that is started again when it admits the operator, since
 # what runs on it by then may take minutes to start.
 _BOOTED = ("systemctl", "is-system-running", "--wait")
@@ -76,8 +73,13 @@ def runs(lab: Lab, name: str) -> bool:
     return alive
 
 
-def ensure_running(lab: Lab, machine: Machine, base: Path, access: Access, gpus: Optional[lab_gpu.Gpus] = None) -> str:
-    """Create or start what is not running and wait until it lets the operator in; returns what plan() said."""
+def ensure_running(
+    lab: Lab, machine: Machine, base: Path, access: Access, gpus: Optional[lab_gpu.Gpus] = None
+) -> Tuple[str, List[str]]:
+    """Create or start what is not running and wait until it lets the operator in.
+
+    Returns what plan() said, and a sentence for every boot that did not come through and was done once more.
+    """
     with lock(lab.name, shared=True):
         if read_json(lab.state / "lab.json") is None:
             raise LabError(f"The lab {lab.name} has no network: run lab_up.yml, which makes it first.")
@@ -86,9 +88,23 @@ def ensure_running(lab: Lab, machine: Machine, base: Path, access: Access, gpus:
             _create(lab, machine, base, access, gpus)
         if action != "keep":
             _start(lab, machine, base)
+    failed: List[str] = []
     if action != "keep" or not answers(machine.address):
-        _wait(lab, machine, access, _BOOTED if action == "create" else _ADMITS)
-    return action
+        emulated = machine.kind == "vm" and lab_vm.accelerator(lab.state, base) == "tcg"
+        waits = lab_boot.patience(action, machine.kind, emulated)
+        for number, seconds in enumerate(waits, 1):
+            try:
+                _wait(lab, machine, access, _BOOTED if action == "create" else _ADMITS, seconds)
+                break
+            except LabError as error:
+                if number == len(waits):
+                    raise LabError(" Before that: ".join([str(error), *failed])) from error
+                failed.append(f"{error} It held nothing yet and was made once more.")
+                with lock(lab.name, shared=True):
+                    remove_locked(lab, machine.name)
+                    _create(lab, machine, base, access, gpus)
+                    _start(lab, machine, base)
+    return action, failed
 
 
 def remove(lab: Lab, name: str) -> bool:
@@ -201,22 +217,26 @@ def ssh_argv(machine: Machine, access: Access) -> list[str]:
     ]
 
 
-def _wait(lab: Lab, machine: Machine, access: Access, command: tuple[str, ...]) -> None:
+def _wait(lab: Lab, machine: Machine, access: Access, command: tuple[str, ...], seconds: float) -> None:
     """Wait until the operator can log in and a command has run there; systemd refuses users early in a boot."""
     console = lab.machine_state(machine.name) / "console.log"
-    deadline = time.monotonic() + _PATIENCE[machine.kind]
+    deadline = time.monotonic() + seconds
     said = "no ssh server answers"
     while time.monotonic() < deadline:
         if not runs(lab, machine.name):
-            raise LabError(f"{machine.name} has ended while it booted: {_tail(console)}")
+            raise LabError(f"{machine.name} has ended while it booted: {_tail(console)}.")
+        panicked = lab_boot.panic(_text(console))
+        if panicked:
+            raise LabError(
+                f"The kernel of {machine.name} gave up ({panicked}); its console ends with: {_tail(console)}."
+            )
         if answers(machine.address):
             said = _try(machine, access, command, deadline - time.monotonic())
             if not said:
                 return
         time.sleep(0.05 if machine.kind == "container" else 0.5)
     raise LabError(
-        f"{machine.name} let nobody in within {_PATIENCE[machine.kind]:.0f} s ({said}); its console ends with: "
-        f"{_tail(console)}"
+        f"{machine.name} let nobody in within {seconds:.0f} s ({said}); its console ends with: {_tail(console)}."
     )
 
 
@@ -234,8 +254,11 @@ def _try(machine: Machine, access: Access, command: tuple[str, ...], timeout: fl
 
 
 def _tail(console: Path) -> str:
-    text = console.read_text(errors="replace") if console.exists() else ""
-    return " | ".join(line.strip() for line in text.splitlines()[-8:] if line.strip()) or f"nothing, see {console}"
+    return f"{lab_boot.tail(_text(console))} ({console})"
+
+
+def _text(console: Path) -> str:
+    return console.read_text(errors="replace") if console.exists() else ""
 
 
 def take_down(lab: Lab, session: int | None) -> bool:

@@ -172,12 +172,12 @@ def act(params, check_mode):
     lab = parse_lab(params["lab"], params["network"], params["network6"])
     if params["state"] == "absent":
         existed = lab.machine_state(params["name"]).exists() if check_mode else remove(lab, params["name"])
-        return "remove" if existed else "keep"
+        return ("remove" if existed else "keep"), []
     base = Path(params["base"])
     gpus = lab_gpu.find(params["name"], params["gpu_profile"] or "", Path(params["gpu_source"] or ""))
     machine = parse_machine(lab, {**params, "base": base.name, "gpus": gpus.label if gpus else ""})
     if check_mode:
-        return plan(lab, machine)
+        return plan(lab, machine), []
     os.umask(0o022)
     return ensure_running(lab, machine, base, Access(Path(params["secrets"]), params["peers"]), gpus)
 
@@ -191,9 +191,11 @@ def main():
     )
     began = time.monotonic()
     try:
-        action = act(module.params, module.check_mode)
+        action, failed = act(module.params, module.check_mode)
     except LabError as error:
         module.fail_json(msg=str(error))
+    for sentence in failed:
+        module.warn(sentence)
     module.exit_json(changed=action != "keep", action=action, seconds=round(time.monotonic() - began, 1))
 
 

@@ -43,11 +43,11 @@ options:
       - V(unlocked) opens and mounts a volume that is there with the passphrase of the escrow, when no other way opens
         it, and starts the services that wait for it.
       - V(backed_up) takes a backup of the header to the escrow.
-    type: str
       - V(restored) brings the header back from the escrow where it was destroyed, or the one that O(backup) names, and
         unlocks the volume. What lies in its place is kept in the escrow first.
       - V(rotated) makes one way of unlocking anew, proves it, and takes the former one out.
       - V(erased) makes the volume unreadable for good, on the host and in the escrow, and leaves a signed record of it.
+    type: str
     choices: [present, unlocked, backed_up, restored, rotated, erased]
     default: present
   escrow_dir:

@@ -125,7 +125,9 @@ volumes:
       type: list
       elements: dict
       contains:
-        method: {description: V(recovery), V(tpm2), V(tang), V(tpm2+tang) or V(other)., type: str}
+        method:
+          description: V(recovery), V(tpm2), V(tang), V(tpm2+tang), V(orphan) or V(other).
+          type: str
         keyslot: {description: Number of the key slot., type: int}
     backup:
       description: The newest backup of the header in the escrow; empty without one.
