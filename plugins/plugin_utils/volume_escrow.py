@@ -44,7 +44,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.volume_record import 
 RECORD = "escrow.json"
 # Letters that lie on the same keys of every Latin keyboard, as in systemd's recovery keys: whoever types it at a
 # console at night may have another layout than who printed it.  64 of 16 letters are 256 bits.
-_LETTERS, _GROUPS, _GROUP = "cbdefghijklnrtuv", 8, 8
+_LETTERS, _LENGTH = "cbdefghijklnrtuv", 64
 # ansible-vault stretches a password by 10,000 rounds only, so that it has to be hard to guess by itself.
 SHORTEST_PASSWORD = 20
 
@@ -54,8 +54,7 @@ class EscrowError(Exception):
 
 
 def new_passphrase() -> str:
-    groups = ("".join(secrets.choice(_LETTERS) for _letter in range(_GROUP)) for _group in range(_GROUPS))
-    return "-".join(groups)
+    return "".join(secrets.choice(_LETTERS) for _letter in range(_LENGTH))
 
 
 class Store:

@@ -55,13 +55,20 @@ def test_without_bedplate_ansible_vault_and_cryptsetup_are_enough(machine, words
     """The guide that works from paper, step by step."""
     close(machine)
     machine.check_output(f"sudo {DESTROY}")
-    kept = by_vault(ESCROW / "models0" / escrow("models0")["backups"][-1]["file"])
-    send("store1", kept, "/dev/shm/header")
-    machine.check_output(f"sudo cryptsetup luksHeaderRestore --batch-mode --header-backup-file /dev/shm/header {DISK}")
-    machine.check_output("rm /dev/shm/header")
+    kept, paper = escrow("models0"), passphrase("models0")
+    assert len(paper) == 64
     # As it is typed at the console: a line with its end.
-    machine.check_output(f"printf '%s\\n' '{passphrase('models0')}' | sudo cryptsetup open {DISK} models")
-    machine.check_output("sudo systemctl start var-lib-bedplate.mount")
+    typed = f"printf '%s\\n' '{paper}' | sudo cryptsetup open"
+    file = "/dev/shm/header.bin"
+    send("store1", by_vault(ESCROW / "models0" / kept["backups"][-1]["file"]), file)
+    assert machine.check_output(f"sudo cryptsetup luksUUID {file}") == kept["uuid"]
+    machine.check_output(f"{typed} --test-passphrase --disable-external-tokens {file}")
+    machine.check_output(f"sudo dd if={DISK} of=/root/before-restore bs=1M count=16 status=none")
+    # Without --batch-mode it asks for a YES, and only at a terminal.
+    machine.check_output(f"sudo cryptsetup luksHeaderRestore --batch-mode {DISK} --header-backup-file {file}")
+    machine.check_output(f"sudo rm {file} /root/before-restore")
+    machine.check_output(f"{typed} {DISK} models")
+    machine.check_output(f'sudo systemctl start "$(systemd-escape --path --suffix=mount {MODELS})"')
     assert machine.check_output(f"cat {MODELS}/words") == words
     machine.check_output("sudo systemctl start bedplate-probe.service")
     wait_until(lambda: is_mounted(machine, MODELS), 10)
