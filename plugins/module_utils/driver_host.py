@@ -11,10 +11,17 @@ from __future__ import annotations
 import platform
 import re
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
 from ansible_collections.bedplate.llm.plugins.module_utils import gpu_holders, gpu_host
+from ansible_collections.bedplate.llm.plugins.module_utils.dkms import (
+    Run,
+    boot_images,
+    has_headers,
+    headers_package,
+    signing_key,
+)
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import (
     OPEN,
     PROPRIETARY,
@@ -28,7 +35,6 @@ from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import (
     System,
 )
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import (
-    headers_package,
     is_drivers,
     is_kernels,
 )
@@ -37,12 +43,8 @@ from ansible_collections.bedplate.llm.plugins.module_utils.gpu_generations impor
 from ansible_collections.bedplate.llm.plugins.module_utils.preflight import parse_os_release
 from ansible_collections.bedplate.llm.plugins.module_utils.processes import parse_show
 
-# Standard output of a command; None when it is missing or fails.
-Run = Callable[[Sequence[str]], Optional[str]]
-
 _LOADER_FILES = ("grub/grub.cfg", "grub2/grub.cfg", "loader/entries/*.conf")
 _MODPROBE = ("etc/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d", "run/modprobe.d")
-_SIGNING_KEYS = ("var/lib/shim-signed/mok/MOK.der", "var/lib/dkms/mok.pub")
 
 
 def _text(path: Path) -> str:
@@ -122,12 +124,12 @@ def kernels(root: Path, here: System, run: Run) -> Tuple[Kernel, ...]:
             release=release,
             running=release == here.running_kernel,
             listed=release in listed if listed else None,
-            headers=(root / "lib/modules" / release / "build" / "Makefile").is_file(),
+            headers=has_headers(root, release),
             headers_package=headers_package(here, release),
             module=module_of(release, name, run),
             initramfs=_initramfs(root, release, newest, blocking, run),
         )
-        for release in parse.boot_images(names)
+        for release in boot_images(names)
     )
 
 
@@ -161,7 +163,7 @@ def unattended_away(here: System, run: Run) -> Optional[bool]:
     return all(f'"{name}";' in text for name in ("nvidia", "libnvidia"))
 
 
-# --- services and keys ------------------------------------------------------------------------------------------------
+# --- services -------------------------------------------------------------------------------------------------------
 
 
 def service(here: System, unit: str, run: Run) -> Service:
@@ -172,15 +174,6 @@ def service(here: System, unit: str, run: Run) -> Service:
         return Service()
     installed = shown.get("LoadState") == "loaded"
     return Service(installed, shown.get("UnitFileState") == "enabled", shown.get("ActiveState") == "active")
-
-
-def signing_key(root: Path, run: Run) -> Tuple[str, Optional[bool]]:
-    """The certificate that DKMS signs with, and whether the firmware's list has it."""
-    for name in _SIGNING_KEYS:
-        if (root / name).is_file():
-            path = f"/{name}"
-            return path, parse.parse_test_key(run(["mokutil", "--test-key", path]) or "")
-    return "", None
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------

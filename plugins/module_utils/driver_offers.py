@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Callable, List, Sequence, Tuple
+from typing import Callable, List, Mapping, Sequence, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import Offers
@@ -21,8 +21,6 @@ from ansible_collections.bedplate.llm.plugins.module_utils.driver_transaction im
 
 # Exit status, standard output, standard error.
 Command = Callable[[Sequence[str]], Tuple[int, str, str]]
-
-SOURCES_NAME, PIN_NAME = "nvidia-distribution-bedplate.sources", "bedplate-nvidia-driver"
 
 # Even a question makes apt write its cache of packages.
 NO_CACHE = ("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")
@@ -33,24 +31,26 @@ class OfferError(Exception):
 
 
 class AptOffers:
-    """A view of apt's sources as they are, without our file, and with the pin as it would be; use it as a context."""
+    """A view of apt's sources as they are, but for the files that a role would write; use it as a context.
 
-    def __init__(self, root: Path, command: Command, pin: str = "") -> None:
-        self._root, self._command = root, command
-        self._written = {"sources.list.d": (SOURCES_NAME, ""), "preferences.d": (PIN_NAME, pin)}
+    instead: by path below /etc/apt, the text that a file would have; nothing when it would not be there.
+    """
+
+    def __init__(self, root: Path, command: Command, instead: Mapping[str, str]) -> None:
+        self._root, self._command, self._instead = root, command, instead
 
     def __enter__(self) -> AptOffers:
         self._folder = Path(tempfile.mkdtemp(prefix="bedplate-apt-"))
         # apt's own user fetches the lists, and has to find its way to them.
         self._folder.chmod(0o755)
-        for name, (file, content) in self._written.items():
-            there = self._folder / name
-            there.mkdir()
+        for name in ("sources.list.d", "preferences.d"):
+            (self._folder / name).mkdir()
             for path in sorted((self._root / "etc/apt" / name).glob("*")):
-                if path.name != file:
-                    shutil.copy(path, there / path.name)
+                if f"{name}/{path.name}" not in self._instead:
+                    shutil.copy(path, self._folder / name / path.name)
+        for path_below, content in self._instead.items():
             if content:
-                (there / file).write_text(content, encoding="utf-8")
+                (self._folder / path_below).write_text(content, encoding="utf-8")
         (self._folder / "lists").mkdir()
         self._options = [
             *("-o", f"Dir::Etc::sourceparts={self._folder}/sources.list.d"),
@@ -75,10 +75,10 @@ class AptOffers:
         found: List[Repository] = parse.parse_index_targets(out)
         return found
 
-    def add(self, sources: str) -> None:
-        """Our own file of sources, as it would be written."""
+    def add(self, path_below: str, sources: str) -> None:
+        """One more file, as it would be written, where what it says follows from the lists."""
         if sources:
-            (self._folder / "sources.list.d" / SOURCES_NAME).write_text(sources, encoding="utf-8")
+            (self._folder / path_below).write_text(sources, encoding="utf-8")
             self._update()
 
     def __exit__(self, *_: object) -> None:

@@ -95,10 +95,6 @@ def flavour(release: str) -> str:
     return re.sub(r"^\d[\d.]*-\d+-", "", release)
 
 
-def headers_package(system: System, release: str) -> str:
-    return f"linux-headers-{release}" if system.family == "debian" else f"kernel-devel-{release}"
-
-
 # --- the sets -------------------------------------------------------------------------------------------------------
 
 

@@ -23,17 +23,6 @@ _BLOCK = re.compile(r"^\s*(?:blacklist\s+nouveau|install\s+nouveau\s+/(?:usr/)?b
 # --- kernels and modules --------------------------------------------------------------------------------------------
 
 
-def boot_images(names: Iterable[str]) -> List[str]:
-    """Releases by the files of /boot; a rescue image is none of them, since nothing is installed for it."""
-    found = [match[1] for match in (re.fullmatch(r"(?:vmlinuz|vmlinux)-(\d.*)", name) for name in names) if match]
-    return sorted((release for release in found if not release.startswith("0-rescue")), key=release_key)
-
-
-def release_key(release: str) -> List[Tuple[int, str]]:
-    """Sorts 6.1.0-9 before 6.1.0-10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.findall(r"\d+|[a-z]+", release)]
-
-
 def loader_entries(text: str) -> Set[str]:
     """Releases that a boot loader's file lists: GRUB's menu, or entries of the boot loader specification."""
     return set(re.findall(r"^\s*linux(?:16|efi)?\s+\S*?/?vmlinu[xz]-(\S+)", text, re.M))
@@ -125,12 +114,6 @@ def resolver_error(text: str) -> str:
     return " ".join(" ".join(said).split())[:600]
 
 
-def failed_builds(text: str) -> Tuple[str, ...]:
-    """Kernels for which DKMS could not build the module."""
-    found = re.findall(r"Bad return status for module build on kernel: (\S+)", text)
-    return tuple(dict.fromkeys(found))
-
-
 def parse_index_targets(text: str) -> List[Repository]:
     """`apt-get indextargets`; only binary package lists, each once."""
     found: List[Repository] = []
@@ -149,13 +132,3 @@ def parse_index_targets(text: str) -> List[Repository]:
         if repository not in found:
             found.append(repository)
     return found
-
-
-# --- keys, units, devices -------------------------------------------------------------------------------------------
-
-
-def parse_test_key(text: str) -> Optional[bool]:
-    """`mokutil --test-key`: its exit status differs between versions, its words do not."""
-    if "already enrolled" in text:
-        return True
-    return False if "not enrolled" in text else None

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
+from ansible_collections.bedplate.llm.plugins.module_utils.dkms import no_headers, not_enrolled
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import (
     DriverFacts,
     Offers,
@@ -250,37 +251,14 @@ def _headers_problems(headers: Tuple[str, ...], offers: Offers, facts: DriverFac
     kernels = [kernel.release for kernel in facts.kernels if kernel.headers_package in lacking]
     if not kernels:
         return []
-    return [
-        Problem(
-            "headers",
-            f"Kernel {', '.join(kernels)} could boot next, has no headers, and the package sources have no"
-            f" {', '.join(sorted(lacking))}: no module can be built for it; provide that package, or install a newer"
-            " kernel, boot it, and remove this one.",
-        )
-    ]
+    return [Problem("headers", no_headers(kernels, lacking))]
 
 
 def _secure_boot_problems(facts: DriverFacts, packages: PackageSet, changes: Tuple[str, ...]) -> List[Problem]:
-    """A module that is built here is signed by a key that the firmware has to be told of first."""
     if not facts.secure_boot or packages.build != DKMS or facts.signing_key_enrolled or not changes:
         return []
-    if facts.signing_key:
-        step = (
-            f'run `mokutil --import {facts.signing_key}` there, restart it, choose "Enroll MOK" at its console with the'
-            " password that you gave, and run this again"
-        )
-    else:
-        step = (
-            "install dkms and mokutil there, run `dkms generate_mok` and `mokutil --import /var/lib/dkms/mok.pub`,"
-            ' restart it, choose "Enroll MOK" at its console with the password that you gave, and run this again'
-        )
-    return [
-        Problem(
-            "secure-boot",
-            "Secure Boot is on, and it would refuse a module that is built on this host, since the key that signs it is"
-            f" not enrolled: {step}; or switch Secure Boot off. The driver that runs now was left alone.",
-        )
-    ]
+    left = "The driver that runs now was left alone."
+    return [Problem("secure-boot", f"{not_enrolled(facts.signing_key)} {left}")]
 
 
 def foreign_holders(holders: Tuple[Holder, ...]) -> Tuple[Holder, ...]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.bedplate.llm.plugins.module_utils import driver_parse as parse
+from ansible_collections.bedplate.llm.plugins.module_utils.dkms import failed_builds
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import Package
-from ansible_collections.bedplate.llm.plugins.module_utils.package_manager import unhold
+from ansible_collections.bedplate.llm.plugins.module_utils.package_manager import complaint, unhold
 
 Wanted = Sequence[Tuple[str, str]]
 Argv = List[str]
@@ -96,10 +96,8 @@ def remove(manager: str, names: Sequence[str], lock_timeout: int, locked: Sequen
 
 def failure(argv: Sequence[str], output: str) -> str:
     """What went wrong, in a sentence: a module that does not compile is said first, since it decides about restarts."""
-    kernels = parse.failed_builds(output) or (argv[-1:] if argv[0] == "dkms" else ())
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith(("E:", "Error", "dpkg: error"))] or lines[-3:]
-    said = " ".join(errors)[:800]
+    kernels = failed_builds(output) or (argv[-1:] if argv[0] == "dkms" else ())
+    said = complaint(output)
     if kernels:
         return (
             f"NVIDIA's module cannot be built for kernel {', '.join(kernels)}, which could boot next: {said}"

@@ -92,6 +92,14 @@ def secure_boot(variable: bytes) -> Optional[bool]:
     return variable[4] == 1 if len(variable) == 5 else None
 
 
+def read_secure_boot(root: Path) -> Optional[bool]:
+    """None where there is no such firmware."""
+    try:
+        return secure_boot((root / _SECURE_BOOT).read_bytes())
+    except OSError:
+        return None
+
+
 # --- the processor --------------------------------------------------------------------------------------------------
 
 
@@ -182,10 +190,6 @@ def _infiniband(root: Path) -> Tuple[Infiniband, ...]:
 
 def read(root: Path) -> Host:
     memory = parse_meminfo(_text(root / "proc/meminfo"))
-    try:
-        firmware = (root / _SECURE_BOOT).read_bytes()
-    except OSError:
-        firmware = b""
     return Host(
         cpu=parse_cpu(_text(root / "proc/cpuinfo"), platform.machine()),
         memory_total_bytes=memory.get("MemTotal"),
@@ -194,5 +198,5 @@ def read(root: Path) -> Host:
         nvme=_nvme(root),
         infiniband=_infiniband(root),
         nouveau_loaded=(root / "sys/module/nouveau").is_dir(),
-        secure_boot=secure_boot(firmware),
+        secure_boot=read_secure_boot(root),
     )

@@ -31,6 +31,13 @@ def unhold(manager: str, names: Sequence[str]) -> List[List[str]]:
     return [["apt-mark", "unhold", *names] if manager == "apt" else ["dnf", "--quiet", "versionlock", "delete", *names]]
 
 
+def complaint(output: str) -> str:
+    """What went wrong, in the manager's own words and one line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("E:", "Error", "dpkg: error"))] or lines[-3:]
+    return " ".join(errors)[:800]
+
+
 def parse_locks(text: str) -> Tuple[str, ...]:
     """Names of packages in what `dnf versionlock list` prints: "cuda-nvcc-13-0-0:13.0.88-1.*"."""
     return tuple(match.group(1) for match in re.finditer(r"^(\S+)-\d+:\S+$", text, re.MULTILINE))

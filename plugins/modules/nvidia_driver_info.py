@@ -165,7 +165,6 @@ from ansible_collections.bedplate.llm.plugins.module_utils.checks import as_dict
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import Offers, Problem, Wanted
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_offers import (
     NO_CACHE,
-    SOURCES_NAME,
     AptOffers,
     OfferError,
     dnf_versions,
@@ -175,7 +174,9 @@ from ansible_collections.bedplate.llm.plugins.module_utils.gpu_facts import NVID
 
 C_LOCALE = {"LC_ALL": "C", "LANGUAGE": "C"}
 ROOT = Path("/")
-OUR_SOURCES = f"/etc/apt/sources.list.d/{SOURCES_NAME}"
+SOURCES = "sources.list.d/nvidia-distribution-bedplate.sources"
+PIN = "preferences.d/bedplate-nvidia-driver"
+OUR_SOURCES = f"/etc/apt/{SOURCES}"
 
 
 class Tools:
@@ -236,9 +237,9 @@ def ask(tools, facts, wanted, plan):
     names = [name for name, _version in plan.packages] + [package.name for package in facts.packages]
     if facts.system.manager == "dnf":
         return dnf_versions(tools.command, names), ""
-    with AptOffers(ROOT, tools.command, driver_packages.pin(wanted.version)) as apt:
+    with AptOffers(ROOT, tools.command, {SOURCES: "", PIN: driver_packages.pin(wanted.version)}) as apt:
         sources = own_sources(facts, wanted, apt.repositories())
-        apt.add(sources)
+        apt.add(SOURCES, sources)
         offers = apt.versions(names)
         chosen = make_plan(facts, wanted, offers)
         if any(problem.id in ("version", "headers") for problem in chosen.problems):

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from bedplate.bundles.cli import app as bundle_app
 from bedplate.collection import collection_folder
-from bedplate.commands import chat, init, lab, plan, provision, rollout, ssh_trust, status, token, verify
+from bedplate.commands import chat, init, lab, plan, provision, rollout, ssh_trust, status, token, verify, volume
 from bedplate.errors import UserError
 
 
@@ -45,6 +45,7 @@ app.command("provision")(provision.provision)
 app.command("rollout")(rollout.rollout)
 app.command("verify")(verify.verify)
 app.command("status")(status.status)
+app.add_typer(volume.app, name="volume")
 app.command("chat")(chat.chat)
 app.command("token")(token.token)
 

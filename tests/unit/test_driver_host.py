@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.bedplate.llm.plugins.module_utils import driver_host, driver_parse, driver_transaction
+from ansible_collections.bedplate.llm.plugins.module_utils import dkms, driver_host, driver_parse, driver_transaction
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_facts import Module, Package, System
 from ansible_collections.bedplate.llm.plugins.module_utils.driver_packages import (
     Repository,
@@ -76,10 +76,8 @@ def test_debian_loads_another_file_by_the_name_nvidia():
 
 def test_kernels_that_could_boot():
     names = ["vmlinuz-6.1.0-9-amd64", "vmlinuz-6.1.0-10-amd64", "vmlinuz-0-rescue-abc", "initrd.img-6.1.0-9-amd64"]
-    assert driver_parse.boot_images(names) == ["6.1.0-9-amd64", "6.1.0-10-amd64"]
-    assert driver_parse.boot_images(["vmlinuz-5.14.0-503.el9_5.x86_64", "vmlinuz-0-rescue-a"]) == [
-        "5.14.0-503.el9_5.x86_64"
-    ]
+    assert dkms.boot_images(names) == ["6.1.0-9-amd64", "6.1.0-10-amd64"]
+    assert dkms.boot_images(["vmlinuz-5.14.0-503.el9_5.x86_64", "vmlinuz-0-rescue-a"]) == ["5.14.0-503.el9_5.x86_64"]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +185,7 @@ def test_missing_parts_of_the_distribution_come_from_its_own_mirrors_and_the_sec
     [("/x is already enrolled", True), ("/x is not enrolled", False), ("EFI variables are not supported", None)],
 )
 def test_whether_a_key_is_enrolled(words, expected):
-    assert driver_parse.parse_test_key(words) is expected
+    assert dkms.parse_test_key(words) is expected
 
 
 def make(path: Path, content: str = "", mtime: float | None = None) -> None:

@@ -39,6 +39,11 @@ def driver(name: str, variables: dict[str, Any] | None = None, *options: str, en
     return LAB.play(SCENARIO / "playbooks" / "role.yml", {"on": name, "entry": entry, **(variables or {})}, *options)
 
 
+def sm4(name: str, *options: str, entry: str = "main"):
+    """The role sm4_module on one machine."""
+    return LAB.play(SCENARIO / "playbooks" / "sm4_module.yml", {"on": name, "entry": entry}, *options)
+
+
 def info(host: testinfra.host.Host, **options: Any) -> dict[str, Any]:
     """What the module says about a machine."""
     arguments = " ".join(f"{key}={value}" for key, value in options.items())

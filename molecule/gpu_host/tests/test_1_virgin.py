@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from conftest import H100, LOOK, V100, driver, fitted, info
+from conftest import H100, LOOK, V100, driver, fitted, info, sm4
 from scenario import said
 
-VERSION = "535.261.03"
+VERSION, KERNEL = "535.261.03", "6.1.0-50-cloud-amd64"
 SECURE_BOOT = "efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 
@@ -107,6 +107,38 @@ def test_secure_boot_is_found_first_and_the_next_step_is_told(secure_boot):
     assert "Secure Boot is on" in words
     assert "mokutil --import" in words
     assert "The driver that runs now was left alone" in words
+
+
+def refused_sm4() -> str:
+    done = sm4("spare1")
+    assert done.returncode != 0, said(done)
+    return said(done)
+
+
+def test_check_mode_says_what_sm4_takes():
+    done = sm4("spare1", "--check", "--diff")
+    assert done.returncode == 0, said(done)
+    for line in (
+        "+dkms",
+        "+linux-source-6.1",
+        f"+linux-headers-{KERNEL}",
+        f"-kernel {KERNEL} SM4 none",
+        "+sm4_generic",
+    ):
+        assert line in done.stdout, done.stdout
+
+
+def test_sm4_is_not_begun_where_one_kernel_could_not_have_it(kernel_from_elsewhere):
+    words = refused_sm4()
+    assert "Nothing was changed on spare1" in words
+    assert "Kernel 6.9.9-elsewhere could boot next, has no headers" in words
+    assert "have no linux-source-6.9" in words
+
+
+def test_sm4_is_not_begun_where_the_firmware_would_refuse_it(secure_boot):
+    words = refused_sm4()
+    assert "Secure Boot is on, and it would refuse a module that is built on this host" in words
+    assert "mokutil --import /var/lib/dkms/mok.pub" in words
 
 
 @pytest.fixture

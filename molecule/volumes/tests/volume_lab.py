@@ -1,0 +1,152 @@
+"""What the tests of this scenario do to its machines: volumes as the operator's side sees them, boots, power cuts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import testinfra
+from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import STATE_ROOT
+from scenario import PROJECT, Scenario, argv, boot_id, wait_for_next_boot, wait_until
+
+from bedplate.describe import Host
+
+SCENARIO = Path(__file__).resolve().parent.parent
+LAB = Scenario(SCENARIO)
+STORE = "store1"
+CONVERGE = SCENARIO / "converge.yml"
+MADE = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+PASSWORD = MADE / "escrow-password"
+ESCROW = MADE / "escrow"
+
+
+_RAISING = threading.Lock()
+
+
+def by_vault(path: Path) -> bytes:
+    """What ansible-vault itself gives out, as a recovery from paper would use it."""
+    command = argv("ansible-vault", "decrypt", "--vault-password-file", str(PASSWORD), "--output", "-", str(path))
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def bedplate(*words: str, host: str = STORE) -> subprocess.CompletedProcess[str]:
+    """The command as the operator types it, for one host of the scenario's site."""
+    site = ("--site", SCENARIO.joinpath("inventory").name, "--inventories", str(SCENARIO))
+    return LAB.run(argv("bedplate", *words, *site, "--limit", host))
+
+
+def module(name: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """One module on the machine with the volumes, its result as JSON behind `=>`."""
+    command = argv("ansible", "-i", str(LAB.inventory), STORE, "-b", "-m", f"bedplate.llm.{name}")
+    environment = {**LAB.environment, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    return subprocess.run(
+        [*command, "-a", json.dumps(options)], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def escrow(serial: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ESCROW / serial / "escrow.json").read_text())
+    return found
+
+
+def passphrase(serial: str) -> str:
+    return by_vault(ESCROW / serial / escrow(serial)["passphrases"][-1]).decode()
+
+
+def header(machine: testinfra.host.Host, serial: str) -> dict[str, Any]:
+    """The header as cryptsetup reads it."""
+    text = machine.check_output(f"sudo cryptsetup luksDump --dump-json-metadata /dev/disk/by-id/virtio-{serial}")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def opens(machine: testinfra.host.Host, serial: str, key: str) -> bool:
+    """Whether a passphrase opens a device.  Without the switch a TPM would make every passphrase a right one."""
+    command = (
+        f"printf %s '{key}' | sudo cryptsetup open --test-passphrase --disable-external-tokens --key-file -"
+        f" /dev/disk/by-id/virtio-{serial}"
+    )
+    return bool(machine.run(command).rc == 0)
+
+
+def machine_state(lab: str, name: str) -> Path:
+    return STATE_ROOT / lab / "machines" / name
+
+
+def cut_power(lab: str, name: str) -> None:
+    """What the machine has not written to its disks by now is lost."""
+    process = json.loads((machine_state(lab, name) / "process.json").read_text())
+    found = subprocess.run(
+        ["pgrep", "--parent", str(process["process"])], capture_output=True, text=True, check=False
+    ).stdout.split()
+    for pid in [str(process["process"]), *found]:
+        os.kill(int(pid), signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{process['process']}").exists(), 20, 0.1)
+
+
+def power_on(*names: str) -> None:
+    # One playbook at a time raises a lab, and another one is refused.
+    with _RAISING:
+        done = LAB.play(PROJECT / "playbooks/lab_up.yml", None, "--limit", ",".join(names))
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+# Reads what an engine would read, for as long as it can.
+PROBE = """[Unit]
+Description=Stand-in for an engine
+[Service]
+ExecStart=/bin/sh -c "while cat /var/lib/bedplate/models/*/*/config.json; do sleep 2; done"
+StandardOutput=null
+[Install]
+WantedBy=multi-user.target"""
+
+
+def is_mounted(machine: testinfra.host.Host, mount: str) -> bool:
+    return bool(machine.run(f"findmnt --mountpoint {mount}").rc == 0)
+
+
+def checks(lab: Scenario, host: str = STORE) -> dict[str, dict[str, Any]]:
+    """The role's checks by their names, whether they hold or not."""
+    done = lab.run(argv("ansible-playbook", "-i", str(lab.inventory), str(SCENARIO / "look.yml"), "--limit", host))
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    found = json.loads((MADE / f"checks-{host}.json").read_text())
+    return {check["id"]: check for check in found}
+
+
+def switch_off(machine: testinfra.host.Host, name: str) -> None:
+    """An orderly shutdown, until the machine is gone."""
+    lab = str(LAB.declared(name)["lab_name"])
+    process = json.loads((machine_state(lab, name) / "process.json").read_text())["process"]
+    machine.check_output("sudo systemd-run --on-active=1 systemctl poweroff")
+    wait_until(lambda: not Path(f"/proc/{process}").exists(), 120, 0.5)
+
+
+def restart(machine: testinfra.host.Host, access: Host) -> None:
+    before = boot_id(machine)
+    machine.check_output("sudo systemd-run --on-active=1 systemctl reboot")
+    wait_for_next_boot(machine, access, before, 420)
+
+
+def send(name: str, content: bytes, path: str) -> None:
+    """Bytes to a file on a machine, over standard input."""
+    access = LAB.access()[name]
+    command = ["ssh", "-F", "/dev/null", "-i", str(access.ssh_key), *shlex.split(access.ssh_arguments)]
+    subprocess.run(
+        [*command, f"{access.ssh_user}@{access.address}", f"cat > {shlex.quote(path)}"], input=content, check=True
+    )
+
+
+def passphrase_opens_backup(machine: testinfra.host.Host, backup: bytes, key: str) -> bool:
+    """Whether a backup of a header is opened by a passphrase, which needs no disk."""
+    path = "/dev/shm/backup"
+    send(STORE, backup, path)
+    command = "cryptsetup open --test-passphrase --disable-external-tokens --key-file -"
+    opened = machine.run(f"printf %s '{key}' | sudo {command} {path}").rc == 0
+    machine.check_output(f"rm {path}")
+    return bool(opened)
