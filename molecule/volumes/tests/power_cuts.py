@@ -91,7 +91,8 @@ def _cut(machine: testinfra.host.Host, cut: Cut) -> Cut:
         cut.reached = machine.file("/run/cut-here").exists
         cut_power(str(LAB.declared(NAME)["lab_name"]), NAME)
         # Nobody answers any more; Ansible and its workers would wait for their connection.
-        os.killpg(play.pid, signal.SIGKILL)
+        if play.poll() is None:
+            os.killpg(play.pid, signal.SIGKILL)
         cut.report = said(subprocess.CompletedProcess([], 0, play.communicate()[0], ""))
     finally:
         if play.poll() is None:
