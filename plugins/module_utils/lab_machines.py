@@ -11,9 +11,9 @@ import socket
 import subprocess
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import List, Mapping, Optional, Tuple
+from typing import Mapping, Optional, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import lab_boot, lab_container, lab_gpu, lab_vm
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_host import (
@@ -51,6 +51,11 @@ from ansible_collections.bedplate.llm.plugins.module_utils.lab_seed import (
 _BOOTED = ("systemctl", "is-system-running", "--wait")
 _ADMITS = ("true",)
 
+# How long one command may keep us from looking at the console, s.
+_ASKING = 30.0
+# How much of a console is looked at, bytes.
+_CONSOLE_TAIL = 16384
+
 
 @dataclass(frozen=True)
 class Access:
@@ -58,6 +63,14 @@ class Access:
 
     secrets: Path
     peers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done, as plan() says it, and what the operator should know of it."""
+
+    action: str
+    warnings: Tuple[str, ...] = ()
 
 
 def plan(lab: Lab, machine: Machine) -> str:
@@ -75,36 +88,47 @@ def runs(lab: Lab, name: str) -> bool:
 
 def ensure_running(
     lab: Lab, machine: Machine, base: Path, access: Access, gpus: Optional[lab_gpu.Gpus] = None
-) -> Tuple[str, List[str]]:
-    """Create or start what is not running and wait until it lets the operator in.
-
-    Returns what plan() said, and a sentence for every boot that did not come through and was done once more.
-    """
+) -> Outcome:
+    """Create or start what is not running and wait until it lets the operator in."""
     with lock(lab.name, shared=True):
-        if read_json(lab.state / "lab.json") is None:
-            raise LabError(f"The lab {lab.name} has no network: run lab_up.yml, which makes it first.")
+        _require_network(lab)
         action = plan(lab, machine)
         if action == "create":
             _create(lab, machine, base, access, gpus)
         if action != "keep":
             _start(lab, machine, base)
-    failed: List[str] = []
-    if action != "keep" or not answers(machine.address):
-        emulated = machine.kind == "vm" and lab_vm.accelerator(lab.state, base) == "tcg"
-        waits = lab_boot.patience(action, machine.kind, emulated)
-        for number, seconds in enumerate(waits, 1):
-            try:
-                _wait(lab, machine, access, _BOOTED if action == "create" else _ADMITS, seconds)
-                break
-            except LabError as error:
-                if number == len(waits):
-                    raise LabError(" Before that: ".join([str(error), *failed])) from error
-                failed.append(f"{error} It held nothing yet and was made once more.")
-                with lock(lab.name, shared=True):
-                    remove_locked(lab, machine.name)
-                    _create(lab, machine, base, access, gpus)
-                    _start(lab, machine, base)
-    return action, failed
+    if action == "keep" and answers(machine.address):
+        return Outcome(action)
+    emulated = action == "create" and machine.kind == "vm" and lab_vm.accelerator(lab.state, base) == "tcg"
+    boots: Tuple[lab_boot.Boot, ...] = ()
+    for seconds in lab_boot.patience(action, machine.kind, emulated):
+        if boots:  # patience() has a second boot for machines that this run has created, and for no other
+            with lock(lab.name, shared=True):
+                _require_network(lab)
+                boots = (_make_once_more(lab, machine, base, access, gpus, boots[0]),)
+        failed = _wait(lab, machine, access, _BOOTED if action == "create" else _ADMITS, seconds)
+        if failed is None:
+            return Outcome(action, tuple(map(lab_boot.once_more, boots)))
+        boots += (failed,)
+    raise LabError(lab_boot.given_up(boots))
+
+
+def _make_once_more(
+    lab: Lab, machine: Machine, base: Path, access: Access, gpus: Optional[lab_gpu.Gpus], failed: lab_boot.Boot
+) -> lab_boot.Boot:
+    """What the console said of the boot that failed outlives the machine that said it."""
+    console = Path(failed.console_file)
+    said = console.read_bytes()
+    _create(lab, machine, base, access, gpus)
+    _start(lab, machine, base)
+    kept = console.with_name("console.failed.log")
+    kept.write_bytes(said)
+    return replace(failed, console_file=str(kept))
+
+
+def _require_network(lab: Lab) -> None:
+    if read_json(lab.state / "lab.json") is None:
+        raise LabError(f"The lab {lab.name} has no network: run lab_up.yml, which makes it first.")
 
 
 def remove(lab: Lab, name: str) -> bool:
@@ -217,26 +241,34 @@ def ssh_argv(machine: Machine, access: Access) -> list[str]:
     ]
 
 
-def _wait(lab: Lab, machine: Machine, access: Access, command: tuple[str, ...], seconds: float) -> None:
-    """Wait until the operator can log in and a command has run there; systemd refuses users early in a boot."""
+def _wait(
+    lab: Lab, machine: Machine, access: Access, command: tuple[str, ...], seconds: float
+) -> Optional[lab_boot.Boot]:
+    """Wait until the operator can log in and a command has run there; returns the boot that did not come so far.
+
+    systemd refuses users early in a boot.
+    """
     console = lab.machine_state(machine.name) / "console.log"
     deadline = time.monotonic() + seconds
     said = "no ssh server answers"
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not lab_boot.panicked(_tail(console)):
         if not runs(lab, machine.name):
-            raise LabError(f"{machine.name} has ended while it booted: {_tail(console)}.")
-        panicked = lab_boot.panic(_text(console))
-        if panicked:
-            raise LabError(
-                f"The kernel of {machine.name} gave up ({panicked}); its console ends with: {_tail(console)}."
-            )
+            ends = " | ".join(lab_boot.last_lines(_tail(console))) or "nothing is on its console"
+            raise LabError(f"{machine.name} has ended while it booted: {ends}; all of it: {console}")
         if answers(machine.address):
-            said = _try(machine, access, command, deadline - time.monotonic())
+            said = _try(machine, access, command, min(deadline - time.monotonic(), _ASKING))
             if not said:
-                return
+                return None
         time.sleep(0.05 if machine.kind == "container" else 0.5)
-    raise LabError(
-        f"{machine.name} let nobody in within {seconds:.0f} s ({said}); its console ends with: {_tail(console)}."
+    jobs = _ask(machine, access, ("systemctl", "list-jobs", "--no-legend", "--no-pager"))
+    return lab_boot.Boot(
+        name=machine.name,
+        seconds=seconds + time.monotonic() - deadline,
+        access=said,
+        console=_tail(console),
+        console_file=str(console),
+        silence=max(time.time() - console.stat().st_mtime, 0.0),
+        jobs=lab_boot.jobs(jobs),
     )
 
 
@@ -248,17 +280,29 @@ def _try(machine: Machine, access: Access, command: tuple[str, ...], timeout: fl
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=max(timeout, 1.0)
         )
     except subprocess.TimeoutExpired:
-        return "its boot does not come to an end"
+        return "an ssh server answers, and its boot does not come to an end"
     # 255 is ssh's own failure; any other answer is the machine's, and a degraded system is a system, too.
     return " ".join(done.stderr.split()) or "ssh failed" if done.returncode == 255 else ""
 
 
+def _ask(machine: Machine, access: Access, command: tuple[str, ...]) -> str:
+    """What a machine answers that may answer nothing."""
+    if not answers(machine.address):
+        return ""
+    argv = [*ssh_argv(machine, access), *command]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_ASKING
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
 def _tail(console: Path) -> str:
-    return f"{lab_boot.tail(_text(console))} ({console})"
-
-
-def _text(console: Path) -> str:
-    return console.read_text(errors="replace") if console.exists() else ""
+    with console.open("rb") as file:
+        file.seek(max(console.stat().st_size - _CONSOLE_TAIL, 0))
+        return file.read().decode(errors="replace")
 
 
 def take_down(lab: Lab, session: int | None) -> bool:

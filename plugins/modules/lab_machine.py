@@ -14,6 +14,8 @@ author: The bedplate developers (@bedplate)
 description:
   - Creates a machine from its base image and starts it, or starts one again that has ended, with its disks as they are;
     waits until the operator can log in with the pinned host key and the boot is complete.
+  - An emulated machine that was created just now and does not come through its first boot is made once more, with a
+    warning that says what was found. One that was there before never is.
   - A machine that exists with another declaration is refused, since its disks may hold something of value.
 options:
   lab:
@@ -140,7 +142,13 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bedplate.llm.plugins.module_utils import lab_gpu
-from ansible_collections.bedplate.llm.plugins.module_utils.lab_machines import Access, ensure_running, plan, remove
+from ansible_collections.bedplate.llm.plugins.module_utils.lab_machines import (
+    Access,
+    Outcome,
+    ensure_running,
+    plan,
+    remove,
+)
 from ansible_collections.bedplate.llm.plugins.module_utils.lab_model import LabError, parse_lab, parse_machine
 
 ARGUMENTS = {
@@ -172,12 +180,12 @@ def act(params, check_mode):
     lab = parse_lab(params["lab"], params["network"], params["network6"])
     if params["state"] == "absent":
         existed = lab.machine_state(params["name"]).exists() if check_mode else remove(lab, params["name"])
-        return ("remove" if existed else "keep"), []
+        return Outcome("remove" if existed else "keep")
     base = Path(params["base"])
     gpus = lab_gpu.find(params["name"], params["gpu_profile"] or "", Path(params["gpu_source"] or ""))
     machine = parse_machine(lab, {**params, "base": base.name, "gpus": gpus.label if gpus else ""})
     if check_mode:
-        return plan(lab, machine), []
+        return Outcome(plan(lab, machine))
     os.umask(0o022)
     return ensure_running(lab, machine, base, Access(Path(params["secrets"]), params["peers"]), gpus)
 
@@ -191,12 +199,12 @@ def main():
     )
     began = time.monotonic()
     try:
-        action, failed = act(module.params, module.check_mode)
+        done = act(module.params, module.check_mode)
     except LabError as error:
         module.fail_json(msg=str(error))
-    for sentence in failed:
-        module.warn(sentence)
-    module.exit_json(changed=action != "keep", action=action, seconds=round(time.monotonic() - began, 1))
+    for warning in done.warnings:
+        module.warn(warning)
+    module.exit_json(changed=done.action != "keep", action=done.action, seconds=round(time.monotonic() - began, 1))
 
 
 if __name__ == "__main__":

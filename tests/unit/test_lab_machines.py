@@ -44,6 +44,19 @@ def test_the_processor_is_what_the_accelerator_can_give(accelerator, processor, 
     assert "-smp 2 -m 2048" in line
 
 
+@pytest.mark.parametrize("accelerator", ["kvm", "tcg"])
+def test_a_boot_is_told_on_the_console(accelerator, tmp_path):
+    words = qemu(STORE, tmp_path, accelerator).split()
+    assert "loglevel=5" in words
+    assert "quiet" not in words
+
+
+def test_an_emulated_kernel_relies_on_no_timer_that_it_would_have_to_watch(tmp_path):
+    clock = {"no_timer_check", "tsc=unstable"}
+    assert clock <= set(qemu(STORE, tmp_path, "tcg").split())
+    assert not clock & set(qemu(STORE, tmp_path, "kvm").split())
+
+
 def test_a_container_is_named_after_its_lab_too_since_its_interface_is(tmp_path):
     machine = parse_machine(LAB, {"name": "llm1", "address": "10.87.0.11"})
     argv = lab_container.nspawn_argv(LAB, machine, tmp_path)

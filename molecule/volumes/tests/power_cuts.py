@@ -6,6 +6,8 @@ there, until the machine is killed.  What the machine had not written to its dis
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from dataclasses import dataclass, field
 
@@ -22,9 +24,7 @@ CUTS = (
     ("before", "luksFormat"),
     ("during", "luksFormat"),
     ("before", "luksHeaderBackup"),
-    ("before", "clevis encrypt"),
     ("after", "luksAddKey"),
-    ("before", "mkfs.ext4"),
     ("during", "mkfs.ext4"),
     ("before", "blockdev --flushbufs"),
     ("before", "chattr"),
@@ -79,16 +79,22 @@ def run(machine: testinfra.host.Host) -> Campaign:
 def _cut(machine: testinfra.host.Host, cut: Cut) -> Cut:
     machine.check_output(f"echo '{cut.when} {cut.words}' | sudo tee /run/cut-at > /dev/null")
     play = subprocess.Popen(
-        LAB.play_argv(PLAY), env=LAB.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        LAB.play_argv(PLAY),
+        env=LAB.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     try:
         wait_until(lambda: machine.file("/run/cut-here").exists or play.poll() is not None, 300, 0.5)
         cut.reached = machine.file("/run/cut-here").exists
         cut_power(str(LAB.declared(NAME)["lab_name"]), NAME)
-        # Nobody answers any more; Ansible would wait for its connection.
-        play.kill()
+        # Nobody answers any more; Ansible and its workers would wait for their connection.
+        os.killpg(play.pid, signal.SIGKILL)
         cut.report = said(subprocess.CompletedProcess([], 0, play.communicate()[0], ""))
     finally:
-        play.kill()
+        if play.poll() is None:
+            os.killpg(play.pid, signal.SIGKILL)
     power_on(NAME)
     return cut

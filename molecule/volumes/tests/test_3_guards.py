@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 
 import pytest
-from scenario import argv, said
-from volume_lab import ESCROW, LAB, PASSWORD, STORE, machine_state
+from scenario import said
+from volume_lab import ESCROW, LAB, PASSWORD, STORE, machine_state, module
 
 DISK = "/dev/disk/by-id/virtio-other0"
 VOLUME = {"name": "other", "device": DISK, "serial": "other0", "size": "192M", "mount": "/srv/bedplate-other"}
@@ -56,14 +55,8 @@ CONTENTS = {
 
 def make(confirm: str = "", **changed):
     """One volume, as the role asks for it."""
-    given = {
-        "volume": {**VOLUME, **changed},
-        "escrow_dir": str(ESCROW),
-        "escrow_password_file": str(PASSWORD),
-        "confirm_wipe": confirm,
-    }
-    command = argv("ansible", "-i", str(LAB.inventory), STORE, "-b", "-m", "bedplate.llm.luks_volume", "-a")
-    return LAB.run([*command, json.dumps(given)])
+    escrow = {"escrow_dir": str(ESCROW), "escrow_password_file": str(PASSWORD)}
+    return module("luks_volume", volume={**VOLUME, **changed}, confirm_wipe=confirm, **escrow)
 
 
 def digest(machine) -> str:

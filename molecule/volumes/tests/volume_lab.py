@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ PASSWORD = MADE / "escrow-password"
 ESCROW = MADE / "escrow"
 
 
+_RAISING = threading.Lock()
+
+
 def by_vault(path: Path) -> bytes:
     """What ansible-vault itself gives out, as a recovery from paper would use it."""
     command = argv("ansible-vault", "decrypt", "--vault-password-file", str(PASSWORD), "--output", "-", str(path))
@@ -35,6 +39,15 @@ def bedplate(*words: str, host: str = STORE) -> subprocess.CompletedProcess[str]
     """The command as the operator types it, for one host of the scenario's site."""
     site = ("--site", SCENARIO.joinpath("inventory").name, "--inventories", str(SCENARIO))
     return LAB.run(argv("bedplate", *words, *site, "--limit", host))
+
+
+def module(name: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """One module on the machine with the volumes, its result as JSON behind `=>`."""
+    command = argv("ansible", "-i", str(LAB.inventory), STORE, "-b", "-m", f"bedplate.llm.{name}")
+    environment = {**LAB.environment, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    return subprocess.run(
+        [*command, "-a", json.dumps(options)], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def escrow(serial: str) -> dict[str, Any]:
@@ -78,7 +91,9 @@ def cut_power(lab: str, name: str) -> None:
 
 
 def power_on(*names: str) -> None:
-    done = LAB.play(PROJECT / "playbooks/lab_up.yml", None, "--limit", ",".join(names))
+    # One playbook at a time raises a lab, and another one is refused.
+    with _RAISING:
+        done = LAB.play(PROJECT / "playbooks/lab_up.yml", None, "--limit", ",".join(names))
     assert done.returncode == 0, done.stdout[-3000:]
 
 
