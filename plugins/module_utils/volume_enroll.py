@@ -25,6 +25,7 @@ from ansible_collections.bedplate.llm.plugins.module_utils.volume_methods import
     CLEVIS,
     ORPHAN,
     RECOVERY,
+    SYSTEMD_TPM2,
     Settings,
     Way,
     clevis_config,
@@ -46,10 +47,7 @@ def add(run: Run, device: str, header: Header, method: str, settings: Settings, 
         if way.method == ORPHAN:
             remove(run, device, way, passphrase)
     if method == TPM2:
-        with _secret_file(passphrase) as path:
-            argv = ["systemd-cryptenroll", f"--unlock-key-file={path}", "--tpm2-device=auto"]
-            argv += [f"--tpm2-pcrs={'+'.join(map(str, settings.pcrs))}", device]
-            _do(run, argv, None, (int(path.rsplit("/", 1)[1]),))
+        _add_tpm2(run, device, header, settings, passphrase)
         return
     pin, config = clevis_config(method, settings)
     key = secrets.token_urlsafe(_KEY_BYTES)
@@ -58,6 +56,27 @@ def add(run: Run, device: str, header: Header, method: str, settings: Settings, 
     cryptsetup = Cryptsetup(run, device)
     slot = cryptsetup.add_key(passphrase, key)
     cryptsetup.import_token({"type": CLEVIS, "keyslots": [str(slot)], "jwe": as_json(jwe)})
+
+
+def _add_tpm2(run: Run, device: str, header: Header, settings: Settings, passphrase: str) -> None:
+    """systemd-cryptenroll does nothing, and says that all is well, where a token with the same registers is there.  So
+    it is not shown what is there; the former way has its token again before the new one is relied on."""
+    cryptsetup = Cryptsetup(run, device)
+    former = [token for token in header.tokens if token.type == SYSTEMD_TPM2]
+    for token in former:
+        cryptsetup.remove_token(token.number)
+    refusal = None
+    with _secret_file(passphrase) as path:
+        argv = ["systemd-cryptenroll", f"--unlock-key-file={path}", "--tpm2-device=auto"]
+        argv += [f"--tpm2-pcrs={'+'.join(map(str, settings.pcrs))}", device]
+        try:
+            _do(run, argv, None, (int(path.rsplit("/", 1)[1]),))
+        except EnrollError as error:
+            refusal = error
+    for token in former:
+        cryptsetup.import_token(token.content)
+    if refusal:
+        raise refusal
 
 
 def problem(run: Run, device: str, header: Header, way: Way) -> str:

@@ -68,7 +68,7 @@ def look(host: VolumeHost) -> Dict[str, Any]:
     return {
         "problems": problems(host.volume, device, record, host.escrow),
         "uuid": ours[0] if ours else record.uuid if record else "",
-        "path": device.path,
+        "at": device.path,
         "size": device.size,
         # All of it on this host: the escrow may still have to go.
         "done": bool(record and record.state == ERASED and not device.luks.traces and not device.holders),

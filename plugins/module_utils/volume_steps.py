@@ -43,6 +43,8 @@ class Steps:
         return lock
 
     def do(self) -> Dict[str, Any]:
+        """The device's name is `at`, since Ansible describes the file that a result calls its `path`, and overwrites
+        `size` and `state` with that."""
         step = getattr(self, f"_{self._given['step']}")
         result: Dict[str, Any] = step()
         return result
@@ -56,9 +58,8 @@ class Steps:
         found: Dict[str, Any] = {
             "action": look.decision.action,
             "problems": list(look.decision.problems),
-            "state": look.record.state if look.record else "",
             "recorded": look.record is not None,
-            "path": look.device.path,
+            "at": look.device.path,
             "uuid": "",
             "mount_problems": self._host.mount_point_problems() + self._host.boot_problems(look),
         }
@@ -96,10 +97,12 @@ class Steps:
 
     def _enroll(self) -> Dict[str, Any]:
         look = self._host.existing()
-        method, before = self._given["method"], set(volume_methods.ways(look.header))
+        method = self._given["method"]
+        # By key slot: tokens may have other numbers afterwards.
+        before = {way.keyslot for way in volume_methods.ways(look.header) if way.method == method}
         volume_enroll.add(self._run, look.device.path, look.header, method, self._settings, self._given["passphrase"])
         header = self._host.look().header
-        added = [way for way in volume_methods.ways(header) if way.method == method and way not in before]
+        added = [way for way in volume_methods.ways(header) if way.method == method and way.keyslot not in before]
         if not added:
             raise VolumeError(f"{self._host.volume.name}: {method} was added and is not in the header")
         problem = volume_enroll.problem(self._run, look.device.path, header, added[-1])
@@ -142,7 +145,7 @@ class Steps:
         found = volume_restore.problems(self._host.volume, look.device, look.record, self._host.escrow)
         return {
             "problems": found,
-            "path": look.device.path,
+            "at": look.device.path,
             "whole": volume_restore.whole(look.device.luks),
             "proved": volume_restore.proved(look),
         }

@@ -36,7 +36,7 @@ def erased(session: Session) -> None:
     erasure.require_key()
     if session.check_mode:
         session.actions += [f"would stop {service}" for service in found["running"]]
-        session.actions += [f"would erase volume {session.uuid} on {found['path']}", "would destroy its escrow"]
+        session.actions += [f"would erase volume {session.uuid} on {found['at']}", "would destroy its escrow"]
         return
     _erase(session, found, erasure)
 

@@ -79,7 +79,7 @@ def _foresee(session: Session, found: dict[str, Any]) -> None:
     session.uuid = found["uuid"]
     actions = session.actions
     if found["action"] == FORMAT:
-        actions += [f"would format {found['path']}", *(f"would add {way}" for way in session.volume.unlock)]
+        actions += [f"would format {found['at']}", *(f"would add {way}" for way in session.volume.unlock)]
     actions += [f"would add {way}" for way in found.get("missing", ())]
     if found["action"] in (FORMAT, BACK_UP, MAKE_FILESYSTEM):
         actions.append(f"would make {session.volume.filesystem}")
@@ -97,6 +97,6 @@ def _format(session: Session, found: dict[str, Any]) -> None:
         escrow = session.store.begin(session.key, session.volume.name, session.host, str(uuid.uuid4()))
         session.actions.append("kept a new recovery passphrase in the escrow")
     answer = session.remote("format", uuid=escrow.uuid, passphrase=session.store.passphrase(escrow))
-    session.actions.append(f"formatted {found['path']}")
+    session.actions.append(f"formatted {found['at']}")
     session.keep(answer["header"])
     session.remote("backed_up")

@@ -28,10 +28,10 @@ def restored(session: Session) -> None:
     if file or not found["whole"] or session.remote("which", passphrases=passphrases)["opens"] < 0:
         name = file or (escrow.backup.file if escrow.backup else "")
         if session.check_mode:
-            session.actions.append(f"would restore the header of {found['path']} from {name}")
+            session.actions.append(f"would restore the header of {found['at']} from {name}")
             return
         if _write(session, content, passphrases):
-            session.actions.append(f"restored the header of {found['path']} from {name}")
+            session.actions.append(f"restored the header of {found['at']} from {name}")
             session.remote("backed_up")
     unlocked(session)
 

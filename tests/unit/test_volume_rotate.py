@@ -117,6 +117,15 @@ def test_a_new_way_that_does_not_open_leaves_the_former_one(controller):
     assert methods(controller) == [RECOVERY, "tang", "tpm2"]
 
 
+def test_a_tpm_that_refuses_leaves_the_former_way(controller):
+    controller.lab.broken.add("systemd-cryptenroll")
+    with pytest.raises(AnsibleActionFail, match=r"`systemd-cryptenroll .* ended with 1"):
+        controller.run(state="rotated", method="tpm2")
+    controller.lab.broken.clear()
+    assert methods(controller) == [RECOVERY, "tang", "tpm2"]
+    assert controller.run()["actions"] == ["backed up the header"]
+
+
 def test_a_key_slot_that_nobody_knows_is_left_and_named(controller):
     lab = controller.lab
     lab._add_slot(lab.keys[0], b"somebody's own", "argon2id")

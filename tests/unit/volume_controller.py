@@ -77,7 +77,9 @@ class Controller:
         self.lab.power.events.append(f"step {module_args['step']}")
         self.arguments.append(module_args)
         try:
-            return run(luks_volume, **module_args)
+            answer = run(luks_volume, **module_args)
+            assert "path" not in answer, "Ansible would overwrite size and state"
+            return answer
         except ModuleFailedError as error:
             return {"failed": True, "msg": str(error)}
 

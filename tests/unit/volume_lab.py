@@ -157,7 +157,8 @@ class Lab:
         header = luks2_header.of_backup(backup.read_bytes()) if backup else self.scan.header
         assert header
         if "--token-only" in argv:
-            return (0, "") if self.tpm.get(int(argv[argv.index("--token-id") + 1])) else (2, "")
+            token = header.metadata["tokens"][argv[argv.index("--token-id") + 1]]
+            return (0, "") if any(int(slot) in self.tpm for slot in token["keyslots"]) else (2, "")
         slots = [int(argv[argv.index("--key-slot") + 1])] if "--key-slot" in argv else header.keyslots
         if secret is None or secret not in [self.keys[slot] for slot in slots if slot in self.keys]:
             return 2, ""
@@ -222,18 +223,24 @@ class Lab:
             self._add_token(json.loads(secret or b""))
             return 0, ""
         number = argv[argv.index("--token-id") + 1]
+        if argv[2] == "remove":
+            kept = {key: token for key, token in header.metadata["tokens"].items() if key != number}
+            self._rewrite({**header.metadata, "tokens": kept}, "a token less")
+            return 0, ""
         return (0, "{}") if number in header.metadata["tokens"] else (1, "")
 
     def _systemd_cryptenroll(self, argv: list[str], secret: bytes | None) -> tuple[int, str]:
         path = next(word.split("=", 1)[1] for word in argv if word.startswith("--unlock-key-file="))
-        slot = self._next_slot()
-        if self._add_slot(Path(path).read_bytes(), b"from the TPM")[0]:
-            return 1, ""
         pcrs = next(word.split("=", 1)[1] for word in argv if word.startswith("--tpm2-pcrs="))
         bound = [int(pcr) for pcr in pcrs.split("+") if pcr]
-        header = self.scan.header
+        header, slot = self.scan.header, self._next_slot()
         assert header
-        self.tpm[len(header.metadata["tokens"])] = b"from the TPM"
+        if any(token.content.get("tpm2-pcrs") == bound for token in header.tokens):
+            # "This PCR set is already enrolled, executing no operation."
+            return 0, ""
+        if self._add_slot(Path(path).read_bytes(), b"from the TPM")[0]:
+            return 1, ""
+        self.tpm[slot] = b"from the TPM"
         self._add_token({"type": "systemd-tpm2", "keyslots": [str(slot)], "tpm2-pcrs": bound})
         return 0, ""
 
@@ -314,7 +321,7 @@ class Lab:
     def _add_token(self, token: dict[str, Any]) -> None:
         header = self.scan.header
         assert header
-        number = str(len(header.metadata["tokens"]))
+        number = next(str(free) for free in range(32) if str(free) not in header.metadata["tokens"])
         self._rewrite({**header.metadata, "tokens": {**header.metadata["tokens"], number: token}}, "a token")
 
 

@@ -61,7 +61,8 @@ def status(
         if code == OK and broken:
             code = FAILED
         shown = [{"host": host, **{key: result[key] for key in ("volumes", "disks")}} for host, result in seen.items()]
-        return Ending(report, code, extra={"volumes": shown}, quiet=True)
+        summary = "not every check holds; `bedplate volume status` shows each with its remedy"
+        return Ending(report, code, summary, extra={"volumes": shown}, quiet=True)
 
     ending = run_session("volume status", site, as_json, body)
     if not as_json:
