@@ -1,6 +1,6 @@
 """SM4 for every kernel of a machine, and for the one that an upgrade brings.
 
-Not part of the scenario's run yet, which takes files of the name test_*: it has passed on a machine like that of test_2,
+Not part of the run yet, which takes files of the name test_*: it has passed on a machine like that of test_2,
 and not yet behind it. By hand, after `molecule converge` and `molecule verify`: `pytest ... tests/sm4_test.py`.
 
 On the machine of test_2: two kernels with headers are left there, and DKMS.  That such a module encrypts, and what, is
