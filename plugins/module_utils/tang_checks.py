@@ -147,7 +147,8 @@ def settled(checks: Iterable[Check]) -> bool:
 def recovery_request() -> str:
     """The curve's own generator, as if it were a client's point: the answer to it is the key's public point.
 
-    So a server that gives the right answer has the private key, and not one secret is involved.
+    It shows that tangd can read the key and works with it, and no secret is involved. It does not show that nobody
+    stands between, who would know the answer too; what he could not do is to unlock a volume.
     """
     x, y = (base64url(number.to_bytes(_P521_BYTES, "big")) for number in _P521_GENERATOR)
     return json.dumps({"alg": "ECMR", "crv": "P-521", "kty": "EC", "x": x, "y": y})

@@ -13,7 +13,7 @@ version_added: 0.1.0
 author: The bedplate developers (@bedplate)
 description:
   - Fetches the advertisement of a tang server as a client does, compares its keys with those that the host has,
-    verifies the signatures, and has the server prove each exchange key, hidden ones included.
+    and has the server use each exchange key, hidden ones included.
   - No secret is involved. The server is asked to apply its key to a public point whose answer is known.
   - Never fails because a check does not hold; use M(bedplate.llm.assert_checks) for that.
 options:
