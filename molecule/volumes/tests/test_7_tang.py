@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra
 from scenario import Scenario, argv, by_ssh, changed, said
 
 LAB = Scenario(Path(__file__).resolve().parent.parent)
-SERVER, CLIENT = "tang1", "store1"
+SERVER, CLIENT, STRANGER = "tang1", "store1", "builder1"
 KEYS = "/var/lib/tang"
 SECRET = "opens the volume"
-PLAYBOOK = "playbooks/tang.yml"
 
 
 class Tang:
@@ -25,6 +26,7 @@ class Tang:
         access = LAB.access()
         self.host = by_ssh(access[SERVER], keep=60)
         self.client = by_ssh(access[CLIENT], keep=60)
+        self.stranger = by_ssh(access[STRANGER])
         self.address = access[SERVER].address
         self.url = f"http://{self.address}:7654"
 
@@ -66,25 +68,29 @@ class Tang:
         return said(done)
 
 
+def converge() -> subprocess.CompletedProcess[str]:
+    """The site's playbook on this server alone: volumes are bound to the others meanwhile."""
+    return LAB.play("playbooks/tang.yml", None, "--limit", SERVER)
+
+
 @pytest.fixture(scope="module")
 def tang() -> Iterator[Tang]:
     """The server as the site's playbook leaves it."""
-    done = LAB.play(PLAYBOOK)
+    done = converge()
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     yield Tang()
 
 
 def test_a_second_run_changes_nothing(tang):
     before = tang.files()
-    assert changed(LAB.play(PLAYBOOK)) == 0
+    assert changed(converge()) == 0
     assert tang.files() == before
 
 
 def test_only_its_clients_reach_it_and_only_on_its_own_port(tang):
     assert tang.client.addr(tang.address).port(7654).is_reachable
     assert not tang.client.addr(tang.address).port(80).is_reachable
-    # This computer is the operator's, and no client.
-    assert not testinfra.get_host("local://").addr(tang.address).port(7654).is_reachable
+    assert not tang.stranger.addr(tang.address).port(7654).is_reachable
 
 
 def test_what_a_site_pins_is_what_tang_itself_says(tang):
@@ -96,9 +102,14 @@ def test_what_a_site_pins_is_what_tang_itself_says(tang):
     assert len(fact["exchange"]) == 1
 
 
-def test_a_hundred_hosts_that_boot_at_once_do_not_end_it(tang):
-    burst = f"seq 300 | xargs -P 12 -I N curl -s -o /dev/null -w '%{{http_code}}\\n' {tang.url}/adv | sort | uniq -c"
-    assert tang.client.check_output(burst).split() == ["300", "200"]
+def test_many_connections_at_once_do_not_end_it(tang):
+    """By default 200 in two seconds do, until somebody starts the socket again."""
+    began = time.monotonic()
+    for _ in range(300):
+        socket.create_connection((tang.address, 7654), timeout=5).close()
+    assert time.monotonic() - began < 2
+    assert tang.signing()
+    assert tang.client.check_output(f"curl --silent --output /dev/null -w '%{{http_code}}' {tang.url}/adv") == "200"
 
 
 def test_tangd_makes_no_keys_by_itself(tang):
@@ -117,7 +128,7 @@ def test_a_damaged_key_is_not_replaced(tang):
     tang.shell(f"cp -p {signing}.jwk /run/kept; truncate -s -1 {signing}.jwk")
     try:
         before = tang.files()
-        done = LAB.play(PLAYBOOK)
+        done = converge()
         assert done.returncode != 0
         assert f"nothing was changed: {KEYS}/{signing}.jwk is no key" in said(done)
         assert tang.files() == before
@@ -128,7 +139,7 @@ def test_a_damaged_key_is_not_replaced(tang):
 def test_keys_that_others_can_read_are_closed_to_them_again(tang):
     before = tang.files()
     tang.shell("chmod 0444 *.jwk; chown root *.jwk; chmod 0755 .")
-    assert changed(LAB.play(PLAYBOOK)) == 1
+    assert changed(converge()) == 1
     assert tang.files() == before
 
 
@@ -137,7 +148,7 @@ def test_a_socket_that_was_not_started_again_is(tang):
     drop_in = "/etc/systemd/system/tangd.socket.d/bedplate.conf"
     tang.shell(f"sed -i s/7654/7655/ {drop_in}; systemctl daemon-reload; systemctl restart tangd.socket")
     tang.shell(f"sed -i s/7655/7654/ {drop_in}; systemctl daemon-reload")
-    assert changed(LAB.play(PLAYBOOK)) == 1
+    assert changed(converge()) == 1
     assert tang.signing()
 
 
@@ -176,7 +187,7 @@ def test_a_rotation_that_was_cut_off_is_completed(tang):
     assert old in tang.hidden()
     assert not tang.host.file(f"{KEYS}/.bedplate-cut").exists
     assert tang.opens(sealed)
-    assert changed(LAB.play(PLAYBOOK)) == 0
+    assert changed(converge()) == 0
 
 
 def test_old_keys_are_deleted_by_their_names_only(tang):
