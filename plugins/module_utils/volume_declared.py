@@ -151,6 +151,11 @@ def _device_problems(entry: Mapping[str, Any], arrays: Sequence[str]) -> List[st
             known = ", ".join(arrays) or "none"
             return [f"array: {array!r} is not declared in md_arrays (declared: {known})"]
         return []
+    return device_problems(entry)
+
+
+def device_problems(entry: Mapping[str, Any]) -> List[str]:
+    """What is wrong with the three facts by which a disk is named."""
     found: List[str] = []
     device = str(entry.get("device", ""))
     if not device.startswith(_STABLE) or "/" in device[len(_STABLE) :] or len(device) == len(_STABLE):
