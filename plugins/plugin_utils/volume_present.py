@@ -17,6 +17,10 @@ from ansible_collections.bedplate.llm.plugins.plugin_utils.volume_session import
 
 
 def present(session: Session) -> None:
+    if session.check_mode and session.volume.array and not session.remote("look")["at"]:
+        # The run that is foreseen has made or started the array by then (role md_array).
+        session.actions.append(f"would have the volume on {session.volume.device}, which is not there yet")
+        return
     found = session.look()
     session.refuse(found["mount_problems"][:1])
     if found["action"] == FORMAT:

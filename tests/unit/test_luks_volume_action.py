@@ -274,6 +274,16 @@ def test_check_mode_says_what_a_run_would_do(controller):
     assert controller.run(check_mode=True)["changed"] is False
 
 
+def test_an_array_that_the_run_would_make_first_is_no_missing_disk_in_check_mode_only(controller):
+    on_array = {"device": None, "serial": None, "size": None, "array": "weights"}
+    options = {"volume": on_array, "arrays": ["weights"]}
+    foreseen = controller.run(check_mode=True, **options)
+    assert foreseen["actions"] == [
+        "would have the volume on /dev/disk/by-id/md-name-bedplate:weights, which is not there yet"
+    ]
+    refused(controller, "md-name-bedplate:weights is not there", **options)
+
+
 def test_a_locked_volume_is_opened_with_the_escrows_passphrase(controller):
     controller.run()
     controller.lab.reboot()

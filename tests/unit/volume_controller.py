@@ -50,8 +50,9 @@ class Controller:
         return volume_escrow.Store(self.escrow_dir, str(self.lab.folder / "password"))
 
     def run(self, *, check_mode: bool = False, volume: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        declared = {**DECLARED, "size": SIZE, "unlock": ["tpm2", "tang"], **(volume or {})}
         given = {
-            "volume": {**DECLARED, "size": SIZE, "unlock": ["tpm2", "tang"], **(volume or {})},
+            "volume": {name: value for name, value in declared.items() if value is not None},
             "escrow_dir": str(self.escrow_dir),
             "escrow_password_file": str(self.lab.folder / "password"),
             "tang_servers": TANG_SERVERS,

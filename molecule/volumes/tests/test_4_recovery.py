@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import pytest
 from scenario import said, wait_until
-from volume_lab import ESCROW, LAB, bedplate, by_vault, checks, escrow, header, is_mounted, opens, passphrase, send
+from volume_lab import (
+    DEVICES,
+    ESCROWS,
+    LAB,
+    bedplate,
+    checks,
+    escrow,
+    header,
+    is_mounted,
+    newest_backup,
+    opens,
+    passphrase,
+    send,
+)
 
 MODELS = "/var/lib/bedplate"
-DISK = "/dev/disk/by-id/virtio-models0"
+DISK = DEVICES["models"]
 DESTROY = f"dd if=/dev/zero of={DISK} bs=1M count=16 conv=notrunc oflag=direct status=none"
 
 
@@ -47,7 +60,7 @@ class TestBothHeadersAreGone:
         done = bedplate("volume", "restore", "--volume", "models")
         assert done.returncode == 0, said(done)
         assert machine.check_output(f"cat {MODELS}/words") == words
-        assert len(list((ESCROW / "models0").glob("before-restore-*.vault"))) == 1, "what lay there was kept"
+        assert len(list(ESCROWS["models"].glob("before-restore-*.vault"))) == 1, "what lay there was kept"
         assert all(check["ok"] for check in checks(LAB).values())
 
 
@@ -55,12 +68,12 @@ def test_without_bedplate_ansible_vault_and_cryptsetup_are_enough(machine, words
     """The guide that works from paper, step by step."""
     close(machine)
     machine.check_output(f"sudo {DESTROY}")
-    kept, paper = escrow("models0"), passphrase("models0")
+    kept, paper = escrow("models"), passphrase("models")
     assert len(paper) == 64
     # As it is typed at the console: a line with its end.
     typed = f"printf '%s\\n' '{paper}' | sudo cryptsetup open"
     file = "/dev/shm/header.bin"
-    send("store1", by_vault(ESCROW / "models0" / kept["backups"][-1]["file"]), file)
+    send("store1", newest_backup("models"), file)
     assert machine.check_output(f"sudo cryptsetup luksUUID {file}") == kept["uuid"]
     machine.check_output(f"{typed} --test-passphrase --disable-external-tokens {file}")
     machine.check_output(f"sudo dd if={DISK} of=/root/before-restore bs=1M count=16 status=none")
@@ -72,5 +85,5 @@ def test_without_bedplate_ansible_vault_and_cryptsetup_are_enough(machine, words
     assert machine.check_output(f"cat {MODELS}/words") == words
     machine.check_output("sudo systemctl start bedplate-probe.service")
     wait_until(lambda: is_mounted(machine, MODELS), 10)
-    assert opens(machine, "models0", passphrase("models0"))
-    assert header(machine, "models0")["keyslots"]
+    assert opens(machine, "models", passphrase("models"))
+    assert header(machine, "models")["keyslots"]

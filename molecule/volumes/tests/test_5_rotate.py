@@ -4,55 +4,55 @@ from __future__ import annotations
 
 from scenario import said
 from volume_lab import (
-    ESCROW,
+    ESCROWS,
     LAB,
     bedplate,
-    by_vault,
     checks,
     escrow,
     header,
+    newest_backup,
     opens,
     passphrase,
     passphrase_opens_backup,
 )
 
 
-def tokens(machine, serial, kind):
-    return [token for token in header(machine, serial)["tokens"].values() if token["type"] == kind]
+def tokens(machine, volume, kind):
+    return [token for token in header(machine, volume)["tokens"].values() if token["type"] == kind]
 
 
 def test_a_new_recovery_passphrase_opens_and_the_former_one_does_not(machine):
-    former = passphrase("models0")
-    old_backup = by_vault(ESCROW / "models0" / escrow("models0")["backups"][-1]["file"])
+    former = passphrase("models")
+    old_backup = newest_backup("models")
     done = bedplate("volume", "rotate", "--volume", "models", "--method", "recovery")
     assert done.returncode == 0, said(done)
-    assert passphrase("models0") != former
-    assert opens(machine, "models0", passphrase("models0"))
-    assert not opens(machine, "models0", former)
-    kept = escrow("models0")
+    assert passphrase("models") != former
+    assert opens(machine, "models", passphrase("models"))
+    assert not opens(machine, "models", former)
+    kept = escrow("models")
     assert len(kept["passphrases"]) == 1
     assert len(kept["backups"]) == 1
     assert passphrase_opens_backup(machine, old_backup, former), "so an old backup has to be destroyed"
-    backup = by_vault(ESCROW / "models0" / kept["backups"][-1]["file"])
+    backup = newest_backup("models")
     assert not passphrase_opens_backup(machine, backup, former)
-    assert sorted(path.name for path in (ESCROW / "models0").glob("*.vault")) == sorted(
+    assert sorted(path.name for path in ESCROWS["models"].glob("*.vault")) == sorted(
         [kept["passphrases"][0], kept["backups"][0]["file"]]
     )
 
 
 def test_a_new_key_in_the_tpm_takes_the_place_of_the_former_one(machine):
-    (former,) = tokens(machine, "models0", "systemd-tpm2")
+    (former,) = tokens(machine, "models", "systemd-tpm2")
     done = bedplate("volume", "rotate", "--volume", "models", "--method", "tpm2")
     assert done.returncode == 0, said(done)
-    (now,) = tokens(machine, "models0", "systemd-tpm2")
+    (now,) = tokens(machine, "models", "systemd-tpm2")
     assert now["tpm2-blob"] != former["tpm2-blob"]
 
 
 def test_a_new_binding_to_tang_takes_the_place_of_the_former_one(machine):
-    (former,) = tokens(machine, "models0", "clevis")
+    (former,) = tokens(machine, "models", "clevis")
     done = bedplate("volume", "rotate", "--volume", "models", "--method", "tang")
     assert done.returncode == 0, said(done)
-    (now,) = tokens(machine, "models0", "clevis")
+    (now,) = tokens(machine, "models", "clevis")
     assert now["jwe"] != former["jwe"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from power_cuts import CUTS, PLAY
 from scenario import changed
-from volume_lab import LAB, checks, escrow, header, is_mounted, opens, passphrase
+from volume_lab import DEVICES, LAB, checks, escrow, header, is_mounted, opens, passphrase
 
 
 @pytest.mark.parametrize("number", range(len(CUTS)), ids=[" ".join(cut) for cut in CUTS])
@@ -20,12 +20,12 @@ def test_the_last_run_completes_the_volume(campaign):
 
 def test_it_is_one_volume_from_the_first_run_to_the_last(campaign, other_machine):
     assert campaign.finished.returncode == 0
-    kept = escrow("cut0")
+    kept = escrow("cut")
     assert len(kept["passphrases"]) == 1
-    assert opens(other_machine, "cut0", passphrase("cut0"))
-    uuid = other_machine.check_output("sudo cryptsetup luksUUID /dev/disk/by-id/virtio-cut0")
+    assert opens(other_machine, "cut", passphrase("cut"))
+    uuid = other_machine.check_output(f"sudo cryptsetup luksUUID {DEVICES['cut']}")
     assert uuid == kept["uuid"]
-    found = header(other_machine, "cut0")
+    found = header(other_machine, "cut")
     assert len(found["keyslots"]) == 2, "no key slot is left over that nobody has the key of"
     assert is_mounted(other_machine, "/srv/bedplate-cut")
 

@@ -6,10 +6,12 @@ import json
 import subprocess
 
 from scenario import said
-from volume_lab import ESCROW, LAB, bedplate, by_vault, escrow, is_mounted, passphrase, passphrase_opens_backup
+from volume_lab import DEVICES, ESCROWS, LAB, bedplate, is_mounted, newest_backup, passphrase, passphrase_opens_backup
 
-DISK = "/dev/disk/by-id/virtio-cache0"
+DISK = DEVICES["cache"]
 CACHE = "/var/cache/bedplate-kv"
+# An array has none of its own; it is told by its name.
+SERIAL = "md-scratch"
 
 
 def test_another_serial_number_erases_nothing(machine):
@@ -20,23 +22,23 @@ def test_another_serial_number_erases_nothing(machine):
 
 
 def test_after_it_nothing_opens_and_nothing_of_it_is_left_on_the_host(machine):
-    former = passphrase("cache0")
-    backup = by_vault(ESCROW / "cache0" / escrow("cache0")["backups"][-1]["file"])
+    former = passphrase("cache")
+    backup = newest_backup("cache")
     assert passphrase_opens_backup(machine, backup, former)
-    done = bedplate("volume", "erase", "--volume", "cache", "--serial", "cache0")
+    done = bedplate("volume", "erase", "--volume", "cache", "--serial", SERIAL)
     assert done.returncode == 0, said(done)
     assert not is_mounted(machine, CACHE)
     assert machine.run(f"sudo cryptsetup isLuks {DISK}").rc != 0
     assert machine.check_output(f"sudo wipefs --no-act {DISK}") == ""
     assert "cache" not in machine.check_output("cat /etc/crypttab")
     assert CACHE not in machine.check_output("cat /etc/fstab")
-    assert list((ESCROW / "cache0").glob("*.vault")) == []
+    assert list(ESCROWS["cache"].glob("*.vault")) == []
 
 
 def test_the_record_is_signed_by_the_operators_key(declared):
-    (record,) = (ESCROW / "cache0").glob("erasure-*.json")
+    (record,) = ESCROWS["cache"].glob("erasure-*.json")
     told = json.loads(record.read_text())
-    assert told["serial"] == "cache0"
+    assert told["serial"] == SERIAL
     key = declared["ansible_ssh_private_key_file"]
     command = ["ssh-keygen", "-Y", "check-novalidate", "-n", "bedplate-erase", "-s", f"{record}.sig"]
     assert subprocess.run(command, input=record.read_bytes(), check=False).returncode == 0
@@ -45,7 +47,7 @@ def test_the_record_is_signed_by_the_operators_key(declared):
 
 
 def test_a_second_time_changes_nothing():
-    done = bedplate("volume", "erase", "--volume", "cache", "--serial", "cache0")
+    done = bedplate("volume", "erase", "--volume", "cache", "--serial", SERIAL)
     assert done.returncode == 0, said(done)
 
 

@@ -24,7 +24,13 @@ CONVERGE = SCENARIO / "converge.yml"
 MADE = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 PASSWORD = MADE / "escrow-password"
 ESCROW = MADE / "escrow"
-
+# By the names of volumes: what they lie on, and where the operator's side keeps what it knows of that.
+DEVICES = {
+    "models": "/dev/disk/by-id/virtio-models0",
+    "cache": "/dev/disk/by-id/md-name-bedplate:scratch",
+    "cut": "/dev/disk/by-id/virtio-cut0",
+}
+ESCROWS = {"models": ESCROW / "models0", "cache": ESCROW / "store1.md-scratch", "cut": ESCROW / "cut0"}
 
 _RAISING = threading.Lock()
 
@@ -50,27 +56,31 @@ def module(name: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def escrow(serial: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((ESCROW / serial / "escrow.json").read_text())
+def escrow(volume: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ESCROWS[volume] / "escrow.json").read_text())
     return found
 
 
-def passphrase(serial: str) -> str:
-    return by_vault(ESCROW / serial / escrow(serial)["passphrases"][-1]).decode()
+def passphrase(volume: str) -> str:
+    return by_vault(ESCROWS[volume] / escrow(volume)["passphrases"][-1]).decode()
 
 
-def header(machine: testinfra.host.Host, serial: str) -> dict[str, Any]:
+def newest_backup(volume: str) -> bytes:
+    return by_vault(ESCROWS[volume] / escrow(volume)["backups"][-1]["file"])
+
+
+def header(machine: testinfra.host.Host, volume: str) -> dict[str, Any]:
     """The header as cryptsetup reads it."""
-    text = machine.check_output(f"sudo cryptsetup luksDump --dump-json-metadata /dev/disk/by-id/virtio-{serial}")
+    text = machine.check_output(f"sudo cryptsetup luksDump --dump-json-metadata {DEVICES[volume]}")
     found: dict[str, Any] = json.loads(text)
     return found
 
 
-def opens(machine: testinfra.host.Host, serial: str, key: str) -> bool:
+def opens(machine: testinfra.host.Host, volume: str, key: str) -> bool:
     """Whether a passphrase opens a device.  Without the switch a TPM would make every passphrase a right one."""
     command = (
         f"printf %s '{key}' | sudo cryptsetup open --test-passphrase --disable-external-tokens --key-file -"
-        f" /dev/disk/by-id/virtio-{serial}"
+        f" {DEVICES[volume]}"
     )
     return bool(machine.run(command).rc == 0)
 
