@@ -119,10 +119,11 @@ def _padded(data: bytes) -> bytes:
     return data + b"\0" * (-len(data) % 4)
 
 
-def initramfs_addition(archive: bytes) -> bytes:
-    """The archive as a second cpio that the kernel unpacks over the first: it must begin at a multiple of four."""
-    return _cpio_entry(SEED_NAME, archive, 0o100600) + _cpio_entry("TRAILER!!!", b"", 0)
+def initramfs_addition(content: bytes, name: str = SEED_NAME, mode: int = 0o600) -> bytes:
+    """A file as a second cpio that the kernel unpacks over the first: it must begin at a multiple of four."""
+    return _cpio_entry(name, content, 0o100000 | mode) + _cpio_entry("TRAILER!!!", b"", 0)
 
 
-def initramfs(base: bytes, archive: bytes) -> bytes:
-    return _padded(base) + initramfs_addition(archive)
+def initramfs(base: bytes, content: bytes, name: str = SEED_NAME, mode: int = 0o600) -> bytes:
+    """The initramfs with one more file at its root."""
+    return _padded(base) + initramfs_addition(content, name, mode)

@@ -19,7 +19,7 @@ QEMU = "qemu-system-x86_64"
 _PROBE_SECONDS = 6.0
 # `max` emulates all that QEMU knows, and boots slower for it (which feature costs it is not known: AVX does not).
 # Westmere is what distributions ask for at most (x86-64-v2), and has AES for encrypted disks.
-_PROCESSOR = {"kvm": "host", "tcg": "Westmere"}
+PROCESSOR = {"kvm": "host", "tcg": "Westmere"}
 
 # swtpm ends by itself when QEMU closes the connection; a reboot inside the machine ends neither.
 SUPERVISOR = """\
@@ -50,7 +50,7 @@ def qemu_argv(lab: Lab, machine: Machine, state: Path, base: Path, accelerator: 
     argv = [
         QEMU,
         *("-name", f"{lab.name}-{machine.name}"),
-        *("-machine", "q35", "-accel", accelerator, "-cpu", _PROCESSOR[accelerator]),
+        *("-machine", "q35", "-accel", accelerator, "-cpu", PROCESSOR[accelerator]),
         *("-smp", str(machine.cpus), "-m", str(machine.memory_mib)),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-chardev", f"file,id=console,path={state / 'console.log'},append=on", "-serial", "chardev:console"),
@@ -58,10 +58,10 @@ def qemu_argv(lab: Lab, machine: Machine, state: Path, base: Path, accelerator: 
         *("-netdev", f"tap,id=net,ifname={lab.tap(machine.name)},script=no,downscript=no"),
         *("-device", f"virtio-net-pci,netdev=net,mac={lab.mac(machine.name)}"),
         *("-device", "virtio-rng-pci"),
-        *_drive("root", state / DISK, "qcow2"),
+        *drive("root", state / DISK, "qcow2"),
     ]
     for disk in machine.disks:
-        argv += _drive(disk.serial, disk_file(state, disk.serial), "raw")
+        argv += drive(disk.serial, disk_file(state, disk.serial), "raw")
     if machine.tpm:
         argv += ["-chardev", f"socket,id=tpm,path={state / 'tpm.sock'}"]
         argv += ["-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm"]
@@ -72,7 +72,7 @@ def disk_file(state: Path, serial: str) -> Path:
     return state / f"disk-{serial}.raw"
 
 
-def _drive(serial: str, path: Path, form: str) -> list[str]:
+def drive(serial: str, path: Path, form: str) -> list[str]:
     # unsafe: nobody wants these disks after a power cut of the operator's machine.
     return [
         *("-drive", f"file={path},if=none,id=disk-{serial},format={form},cache=unsafe,discard=unmap"),

@@ -83,3 +83,7 @@ def read_cpio(data):
 @pytest.mark.parametrize("content", [b"", b"1", b"content", b"x" * 1024])
 def test_the_addition_to_the_initramfs_is_a_cpio_that_only_root_reads(content):
     assert read_cpio(seed.initramfs_addition(content)) == {seed.SEED_NAME: (0o100600, content)}
+
+
+def test_a_file_that_the_initramfs_itself_runs_has_its_name_and_mode():
+    assert read_cpio(seed.initramfs_addition(b"#!/bin/sh", "look", 0o755)) == {"look": (0o100755, b"#!/bin/sh")}
