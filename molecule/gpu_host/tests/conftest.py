@@ -55,6 +55,14 @@ def failing(found: dict[str, Any]) -> set[str]:
     return {check["id"].partition(".")[2] for check in found["checks"] if not check["ok"]}
 
 
+def installed(host) -> dict[str, str]:
+    """Packages by dpkg, without those of which only settings are left."""
+    lines = host.check_output(
+        "dpkg-query --show --showformat='${db:Status-Status} ${Package} ${Version}\\n'"
+    ).splitlines()
+    return {name: version for status, name, version in map(str.split, lines) if status == "installed"}
+
+
 @contextlib.contextmanager
 def fitted(host: testinfra.host.Host, device: str) -> Iterator[None]:
     """Another GPU in the slot."""
