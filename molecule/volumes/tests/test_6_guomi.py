@@ -2,7 +2,7 @@
 
 Debian's kernels have no SM4.  The role sm4_module builds it on builder1, a container with the virtual machine's kernel,
 its headers and its source, at native speed; the files are carried over, and the virtual machine's kernel loads them.
-What else the role does on a host: molecule/gpu_host/tests/sm4_test.py.
+What else the role does on a host: molecule/gpu_host/tests/test_6_sm4.py.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """SM4 for every kernel of a machine, and for the one that an upgrade brings.
 
-Not part of the run yet, which takes files of the name test_*: it has passed on a machine like that of test_2,
-and not yet behind it. By hand, after `molecule converge` and `molecule verify`: `pytest ... tests/sm4_test.py`.
-
-On the machine of test_2: two kernels with headers are left there, and DKMS.  That such a module encrypts, and what, is
-proved on a virtual machine: molecule/volumes.
+On the machine that test_4 took the driver from: two kernels with headers are left there, and DKMS.  That such a module
+encrypts, and what, is proved on a virtual machine: molecule/volumes.
 """
 
 from __future__ import annotations
