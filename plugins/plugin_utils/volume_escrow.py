@@ -168,6 +168,12 @@ class Store:
         kept = dataclasses.replace(escrow, passphrases=escrow.passphrases[-1:], backups=escrow.backups[-1:])
         self._write(kept)
         self._destroy(kept, "passphrase-*.vault", "header-*.vault", ".*.vault.part")
+        # What lay there before a header was brought back may be an older one of the same volume.
+        for path in self.folder(kept.serial).glob("before-restore-*.vault"):
+            content = self._open(kept.serial, path.name)
+            header = luks2_header.scan(lambda offset, length, content=content: content[offset : offset + length]).header
+            if header and header.uuid == kept.uuid:
+                _shred(path)
         return kept
 
     def erase(self, escrow: Escrow) -> Escrow:

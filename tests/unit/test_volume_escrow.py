@@ -211,10 +211,13 @@ def test_older_secrets_are_destroyed_and_the_newest_stay(store, begun, tmp_path)
     both = store.add_passphrase(store.keep_backup(begun, HEADER))
     newest = store.passphrase(both)
     whole = store.keep_backup(both, both_copies(metadata(), sequence=5))
+    # Before a header was brought back: an older one of this volume, with its first copy damaged; and something else.
+    store.keep_aside(whole, bytes(4096) + HEADER[4096:])
+    other = store.keep_aside(whole, b"somebody's")
     left = store.forget_older(whole)
     assert left.passphrases == ("passphrase-2.vault",)
     assert [backup.sequence for backup in left.backups] == [5]
-    assert secrets(tmp_path) == sorted([left.backups[0].file, "passphrase-2.vault"])
+    assert secrets(tmp_path) == sorted([left.backups[0].file, "passphrase-2.vault", other.name])
     assert store.read(SERIAL) == left
     assert store.passphrase(left) == newest
     assert store.backup(left) == both_copies(metadata(), sequence=5)
@@ -277,7 +280,7 @@ def test_destroying_older_secrets_that_was_cut_off_is_completed_by_the_next(stor
     assert left
     assert left.passphrases == ("passphrase-2.vault",)
     assert len(secrets(tmp_path)) == 2
-    store.keep_aside(left, HEADER)
+    store.keep_aside(left, b"of somebody else")
     store.forget_older(left)
     assert [name.split("-")[0] for name in secrets(tmp_path)] == ["before", "passphrase"]
 

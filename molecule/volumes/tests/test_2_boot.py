@@ -9,6 +9,7 @@ from scenario import by_ssh, said, wait_until
 from volume_lab import LAB, PROBE, STORE, bedplate, checks, is_mounted, machine_state, power_on, restart, switch_off
 
 MODELS, CACHE = "/var/lib/bedplate", "/var/cache/bedplate-kv"
+UNLOCKING = "--unit 'systemd-cryptsetup@*' --unit 'clevis-*' --unit '*.mount'"
 
 
 def served(machine) -> bool:
@@ -82,5 +83,8 @@ class TestWithAnotherTpm:
 
 def test_with_its_own_tpm_again_everything_opens_by_itself(machine, access):
     machine = by_ssh(access)
-    wait_until(lambda: is_mounted(machine, MODELS) and is_mounted(machine, CACHE), 240)
+    try:
+        wait_until(lambda: is_mounted(machine, MODELS) and is_mounted(machine, CACHE), 240)
+    except AssertionError:
+        pytest.fail(machine.check_output(f"findmnt; sudo journalctl --boot --no-pager --lines 100 {UNLOCKING}"))
     assert all(check["ok"] for check in checks(LAB).values())

@@ -35,9 +35,8 @@ def test_a_new_recovery_passphrase_opens_and_the_former_one_does_not(machine):
     assert passphrase_opens_backup(machine, old_backup, former), "so an old backup has to be destroyed"
     backup = newest_backup("models")
     assert not passphrase_opens_backup(machine, backup, former)
-    assert sorted(path.name for path in ESCROWS["models"].glob("*.vault")) == sorted(
-        [kept["passphrases"][0], kept["backups"][0]["file"]]
-    )
+    secrets = {path.name for path in ESCROWS["models"].glob("*.vault") if not path.name.startswith("before-restore")}
+    assert secrets == {kept["passphrases"][0], kept["backups"][0]["file"]}
 
 
 def test_a_new_key_in_the_tpm_takes_the_place_of_the_former_one(machine):

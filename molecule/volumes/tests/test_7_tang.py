@@ -9,13 +9,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from scenario import Scenario, argv, by_ssh, changed, said
+from scenario import argv, by_ssh, changed, said
+from volume_lab import LAB, module
 
-LAB = Scenario(Path(__file__).resolve().parent.parent)
 SERVER, CLIENT, STRANGER = "tang1", "store1", "builder1"
 KEYS = "/var/lib/tang"
 SECRET = "opens the volume"
@@ -56,9 +55,9 @@ class Tang:
 
     def entry(self, name: str, *options: str, **variables: Any):
         """An entry point of the role, as its README says."""
-        module = ["-m", "ansible.builtin.include_role", "-a", f"name=bedplate.llm.tang_server tasks_from={name}"]
+        role = ["-m", "ansible.builtin.include_role", "-a", f"name=bedplate.llm.tang_server tasks_from={name}"]
         given = ["-e", json.dumps(variables)]
-        return LAB.run(argv("ansible", SERVER, "-i", str(LAB.inventory), *module, *given, *options))
+        return LAB.run(argv("ansible", SERVER, "-i", str(LAB.inventory), *role, *given, *options))
 
     def refused(self, name: str, **variables: Any) -> str:
         before = self.files()
@@ -95,8 +94,7 @@ def test_only_its_clients_reach_it_and_only_on_its_own_port(tang):
 
 def test_what_a_site_pins_is_what_tang_itself_says(tang):
     given = {"port": 7654, "addresses": ["0.0.0.0", "::"]}
-    command = ["-b", "-m", "bedplate.llm.tang_server_info", "-a", json.dumps(given)]
-    done = LAB.run(argv("ansible", SERVER, "-i", str(LAB.inventory), *command))
+    done = module("tang_server_info", SERVER, **given)
     fact = json.loads(done.stdout.partition("=>")[2])["ansible_facts"]["bedplate_tang"]
     assert fact["signing"] == tang.signing()
     assert len(fact["exchange"]) == 1

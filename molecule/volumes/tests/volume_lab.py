@@ -47,13 +47,13 @@ def bedplate(*words: str, host: str = STORE) -> subprocess.CompletedProcess[str]
     return LAB.run(argv("bedplate", *words, *site, "--limit", host))
 
 
-def module(name: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """One module on the machine with the volumes, its result as JSON behind `=>`."""
-    command = argv("ansible", "-i", str(LAB.inventory), STORE, "-b", "-m", f"bedplate.llm.{name}")
+def module(name: str, host: str = STORE, **options: Any) -> subprocess.CompletedProcess[str]:
+    """One module on a machine, its result as JSON behind `=>`."""
+    command = argv("ansible", "-i", str(LAB.inventory), host, "-b", "-m", f"bedplate.llm.{name}")
+    # An empty mapping would be taken for text.
+    command += ["-a", json.dumps(options)] if options else []
     environment = {**LAB.environment, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
-    return subprocess.run(
-        [*command, "-a", json.dumps(options)], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
 
 
 def escrow(volume: str) -> dict[str, Any]:
