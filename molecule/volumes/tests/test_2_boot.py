@@ -33,7 +33,7 @@ def test_after_a_restart_the_tpm_and_tang_open_the_volumes_and_the_service_reads
     assert machine.check_output("systemctl list-dependencies --plain multi-user.target | grep -c bedplate-probe") == "1"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def another_tpm(machine):
     """The board was exchanged: another TPM, the same disks."""
     state = machine_state(LAB.declared(STORE)["lab_name"], STORE)

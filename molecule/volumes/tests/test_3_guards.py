@@ -12,6 +12,10 @@ from volume_lab import ESCROW, LAB, PASSWORD, STORE, machine_state, module
 DISK = "/dev/disk/by-id/virtio-other0"
 VOLUME = {"name": "other", "device": DISK, "serial": "other0", "size": "192M", "mount": "/srv/bedplate-other"}
 BLANK = f"blkdiscard --force --zeroout {DISK}"
+# udev may have put it together again; the machine's own arrays stay.
+STOP_ARRAY = (
+    f"for array in $(ls /sys/class/block/$(basename $(readlink -f {DISK}))/holders); do mdadm --stop /dev/$array; done"
+)
 
 # What is put on the empty disk, what the refusal says, and how the disk is let go of again.
 CONTENTS = {
@@ -24,7 +28,7 @@ CONTENTS = {
         f"mdadm --create /dev/md/other --run --quiet --level=1 --raid-devices=2 --metadata=1.2 {DISK} missing"
         " && mdadm --stop /dev/md/other",
         "linux_raid_member",
-        "mdadm --stop --scan",
+        STOP_ARRAY,
     ),
     "somebody else's volume": (
         f"printf other | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file - {DISK}",
@@ -71,7 +75,7 @@ def test_a_disk_that_holds_something_is_refused_and_not_changed(machine, content
     put, words, release = CONTENTS[content]
     machine.check_output(f"sudo sh -ec {shlex.quote(f'{BLANK} && {put} && udevadm settle')} > /dev/null")
     if release:
-        machine.check_output(f"sudo {release}")
+        machine.check_output(f"sudo sh -ec {shlex.quote(release)}")
     before = digest(machine)
     done = make()
     assert done.returncode != 0
@@ -83,7 +87,7 @@ def test_a_disk_that_holds_something_is_refused_and_not_changed(machine, content
 
 @pytest.fixture
 def blank(machine):
-    machine.run("sudo mdadm --stop --scan")
+    machine.check_output(f"sudo sh -ec {shlex.quote(STOP_ARRAY)}")
     machine.check_output(f"sudo {BLANK}")
 
 
