@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, List, Mapping, Sequence, Tuple
 
+from ansible_collections.bedplate.llm.plugins.module_utils.declared import parse_each, twice, unknown_keys
 from ansible_collections.bedplate.llm.plugins.module_utils.volume_declared import (
     array_device,
     device_problems,
@@ -75,16 +76,7 @@ def parse(
 
     volumes: the declared encrypted volumes, of which none may lie on a disk that is an array's.
     """
-    arrays: List[Array] = []
-    problems: List[str] = []
-    for index, entry in enumerate(declared):
-        where = f"md_arrays[{index}]"
-        if isinstance(entry, Mapping) and entry.get("name"):
-            where += f" ({entry['name']})"
-        found = _problems_of(entry)
-        problems += [f"{where}: {problem}." for problem in found]
-        if not found:
-            arrays.append(_array(entry))
+    arrays, problems = parse_each("md_arrays", declared, _problems_of, _array)
     return arrays, problems + _clashes(arrays, volumes)
 
 
@@ -102,10 +94,7 @@ def _array(entry: Mapping[str, Any]) -> Array:
 def _problems_of(entry: Mapping[str, Any]) -> List[str]:
     if not isinstance(entry, Mapping):
         return [f"an array is a mapping of {', '.join(sorted(_KEYS))}, found {entry!r}"]
-    found: List[str] = []
-    unknown = sorted(set(map(str, entry)) - _KEYS)
-    if unknown:
-        found.append(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}")
+    found: List[str] = unknown_keys(entry, _KEYS)
     if not _NAME.fullmatch(str(entry.get("name", ""))):
         found.append(
             f"name: give small letters, digits and dashes, at most 22, a letter first, found {entry.get('name')!r}"
@@ -144,19 +133,16 @@ def _option_problems(entry: Mapping[str, Any], level: str) -> List[str]:
 def _leg_problems(leg: object) -> List[str]:
     if not isinstance(leg, Mapping):
         return [f"give device, serial and size, found {leg!r}"]
-    unknown = sorted(set(map(str, leg)) - _LEG_KEYS)
-    found = [f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(_LEG_KEYS))}"] if unknown else []
-    return found + list(device_problems(leg))
+    return [*unknown_keys(leg, _LEG_KEYS), *device_problems(leg)]
 
 
 def _clashes(arrays: Sequence[Array], volumes: Sequence[Mapping[str, Any]]) -> List[str]:
     problems: List[str] = []
-    names = [array.name for array in arrays]
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in twice(array.name for array in arrays):
         problems.append(f"md_arrays: name {name} is given twice; every array has its own.")
     for what in ("device", "serial"):
         values = [getattr(leg, what) for array in arrays for leg in array.legs]
-        for value in sorted({value for value in values if values.count(value) > 1}):
+        for value in twice(values):
             problems.append(f"md_arrays: {what} {value} is given twice; a disk belongs to one array, once.")
         taken = {str(entry.get(what)) for entry in volumes if isinstance(entry, Mapping) and entry.get(what)}
         for value in sorted(taken & set(values)):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ansible_collections.bedplate.llm.plugins.module_utils import cipher_profiles, volume_record
+from ansible_collections.bedplate.llm.plugins.module_utils.declared import parse_each, twice, unknown_keys
 
 FILESYSTEMS = ("ext4", "xfs")
 # How a volume is unlocked without anybody at the keyboard; the recovery passphrase comes on top of these.
@@ -91,18 +92,8 @@ def escrow_key(volume: Volume, host: str) -> str:
 
 def parse(declared: Sequence[Mapping[str, Any]], arrays: Sequence[str] = ()) -> Tuple[List[Volume], List[str]]:
     """The volumes, and one sentence for everything that is wrong with them; arrays are the names of declared arrays."""
-    volumes: List[Volume] = []
-    problems: List[str] = []
-    for index, entry in enumerate(declared):
-        where = f"luks_volumes[{index}]"
-        if isinstance(entry, Mapping) and entry.get("name"):
-            where += f" ({entry['name']})"
-        found = _problems_of(entry, arrays)
-        problems += [f"{where}: {problem}." for problem in found]
-        if not found:
-            volumes.append(_volume(entry))
-    problems += _clashes(volumes)
-    return volumes, problems
+    volumes, problems = parse_each("luks_volumes", declared, lambda entry: _problems_of(entry, arrays), _volume)
+    return volumes, problems + _clashes(volumes)
 
 
 def _volume(entry: Mapping[str, Any]) -> Volume:
@@ -123,10 +114,7 @@ def _volume(entry: Mapping[str, Any]) -> Volume:
 def _problems_of(entry: Mapping[str, Any], arrays: Sequence[str]) -> List[str]:
     if not isinstance(entry, Mapping):
         return [f"a volume is a mapping of {', '.join(sorted(_KEYS))}, found {entry!r}"]
-    found: List[str] = []
-    unknown = sorted(set(map(str, entry)) - _KEYS)
-    if unknown:
-        found.append(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}")
+    found: List[str] = unknown_keys(entry, _KEYS)
     if not _NAME.fullmatch(str(entry.get("name", ""))):
         found.append(
             f"name: give small letters, digits and dashes, at most 31, a letter first, found {entry.get('name')!r}"
@@ -213,7 +201,6 @@ def _list_problems(entry: Mapping[str, Any]) -> List[str]:
 def _clashes(volumes: Sequence[Volume]) -> List[str]:
     problems: List[str] = []
     for what in ("name", "device", "serial", "mount"):
-        values = [getattr(volume, what) for volume in volumes]
-        for value in sorted({value for value in values if values.count(value) > 1}):
+        for value in twice(getattr(volume, what) for volume in volumes):
             problems.append(f"luks_volumes: {what} {value} is given twice; every volume has its own.")
     return problems
