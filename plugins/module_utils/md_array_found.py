@@ -45,10 +45,6 @@ class Member:
     def failed(self) -> bool:
         return "faulty" in self.states
 
-    @property
-    def whole(self) -> bool:
-        return "in_sync" in self.states and not self.failed
-
     def __str__(self) -> str:
         return f"{self.path or self.kernel} (serial number {self.serial or 'not known'})"
 

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Callable, Optional, Tuple
-
-# What reads a range of the device: offset and length in bytes; fewer bytes where the device ends.
-Read = Callable[[int, int], bytes]
+from typing import Optional, Tuple
 
 OFFSET, LENGTH = 4096, 4096
 _MAGIC = 0xA92B4EFC
 _BITMAP = 1
 # Special roles; every smaller number is a place in the array.
-SPARE, FAULTY, JOURNAL = 0xFFFF, 0xFFFE, 0xFFFD
+SPARE, FAULTY = 0xFFFF, 0xFFFE
 # magic, major version, features, 4 unused bytes, uuid, name, creation, level, layout, size, chunk, members
 _ARRAY = struct.Struct("<III4x16s32sQiIQII")
 _CHECKSUM = 216
@@ -60,12 +57,8 @@ class Superblock:
         return number < len(self.roles) and self.roles[number] in (FAULTY, SPARE)
 
 
-def read(reader: Read) -> Optional[Superblock]:
-    """The superblock, or None where there is none that holds; other places (1.0, 1.1, 0.90) are wipefs' to find."""
-    return parse(reader(OFFSET, LENGTH))
-
-
 def parse(block: bytes) -> Optional[Superblock]:
+    """The superblock, or None where there is none that holds; other places (1.0, 1.1, 0.90) are wipefs' to find."""
     if len(block) < LENGTH:
         return None
     magic, major, features, uuid, name, _made, level, _layout, _size, _chunk, members = _ARRAY.unpack_from(block)

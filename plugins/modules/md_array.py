@@ -115,8 +115,9 @@ def main():
     try:
         with locked():
             # All are looked at before the first is changed.
-            foreseen = foresee(hosts, Boot(module.params["configuration"]))
-            actions = foreseen if module.check_mode else bring_up(hosts, Boot(module.params["configuration"]))
+            boot = Boot(module.params["configuration"])
+            foreseen = foresee(hosts, boot)
+            actions = foreseen if module.check_mode else bring_up(hosts, boot)
     except (ArrayError, BlockDeviceError, RecordError) as error:
         module.fail_json(msg=f"{error}.")
     module.exit_json(changed=bool(actions), actions=actions)
